@@ -1,0 +1,80 @@
+"""The teacher: trained on labelled images alone.
+
+    python -m dav.main --config=configs/teacher.py:PRESET --workdir=DIR
+
+`mini` (the default) needs nothing but the sample that comes with dav. `vits`, `vitb` and `vitl`
+state the paper's scale (arXiv 2401.10891, §4; its teacher is vitl): 20 epochs over 1.5 M images
+of six sets, which `--config.data.root` must hold.
+"""
+
+from ml_collections import ConfigDict
+
+PRESETS = ("mini", "vits", "vitb", "vitl")
+LABELLED_SETS = ("blended_mvs", "diml", "hrwsi", "irs", "megadepth", "tartanair")
+LABELLED_IMAGES = 1_599_000  # the sum of the paper's table 1
+BATCH = 192  # not stated in the paper
+EPOCHS = 20
+
+
+def get_config(preset="mini"):
+    """The recipe of one preset."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+    config = mini() if preset == "mini" else paper_scale(preset)
+    config.recipe = "teacher"
+    config.preset = preset
+    return config
+
+
+def mini():
+    config = common()
+    config.model = ConfigDict(dict(size="mini", encoder_init="random"))
+    config.short_side_px = 196
+    config.crop_px = 196
+    config.steps = 200
+    config.batch = ConfigDict(dict(labelled=8))
+    config.optimizer = optimizer(encoder_lr=5e-4, decoder_lr=1e-3, warmup_steps=20)
+    config.data = ConfigDict(dict(root="", labelled=("sample/icl", "sample/tum")))
+    config.evaluation = ConfigDict(
+        dict(sets=("sample/icl", "sample/tum", "sample/lab"), split="heldout", max_depth_m=10.0)
+    )
+    config.checkpoint_every = 50
+    return config
+
+
+def paper_scale(preset):
+    config = common()
+    config.model = ConfigDict(dict(size=preset, encoder_init="dinov2"))
+    config.short_side_px = 518
+    config.crop_px = 518
+    config.steps = EPOCHS * LABELLED_IMAGES // BATCH
+    config.batch = ConfigDict(dict(labelled=BATCH))
+    config.optimizer = optimizer(encoder_lr=5e-6, decoder_lr=5e-5, warmup_steps=0)
+    config.data = ConfigDict(dict(root="", labelled=LABELLED_SETS))
+    config.evaluation = ConfigDict(
+        dict(sets=("nyuv2", "kitti", "diode"), split="test", max_depth_m=80.0)
+    )
+    config.checkpoint_every = 1000
+    config.log_every = 50
+    return config
+
+
+def common():
+    config = ConfigDict()
+    config.seed = 0
+    config.log_every = 10
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, min_sharded_elements=2**18))
+    return config
+
+
+def optimizer(*, encoder_lr, decoder_lr, warmup_steps):
+    """AdamW with linear decay to zero, as the paper; warm-up and clipping are ours."""
+    return ConfigDict(
+        dict(
+            encoder_lr=encoder_lr,
+            decoder_lr=decoder_lr,
+            warmup_steps=warmup_steps,
+            weight_decay=0.01,
+            clip_norm=1.0,
+        )
+    )

@@ -1,0 +1,18 @@
+"""The default job: prints the plan, then runs what is missing, in order."""
+
+import time
+
+from dav import plan
+from dav.runtime.telemetry import format_duration
+
+
+def auto(config, paths):
+    """Runs every unfinished stage of the recipe; says so when there is none."""
+    stages = plan.show(config, paths)
+    for stage in stages:
+        if stage.done:
+            continue
+        print(f"\n— {stage.name}", flush=True)
+        begin = time.monotonic()
+        stage.run()
+        print(f"{stage.name} took {format_duration(time.monotonic() - begin)}", flush=True)

@@ -1,0 +1,63 @@
+"""Small files that survive a kill: written whole or not at all, line by line, with checksums."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from dav.errors import DavError
+
+
+def write_whole(path, text):
+    """Writes a text file under a temporary name, then renames it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path, value):
+    write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path):
+    """Raises DavError for a damaged file."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DavError(f"{path} is damaged ({error}); delete it and start again") from None
+
+
+def append_line(path, value):
+    """Adds one JSON line and syncs it; a torn last line, left by a kill, is cut off first."""
+    with open(path, "a+b") as file:
+        file.seek(0)
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+        file.write(json.dumps(value).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path):
+    """The whole JSON lines of a file; none for a missing file. Raises DavError for damage."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    except ValueError as error:
+        raise DavError(f"{path} is damaged ({error}); delete it and start again") from None
+
+
+def checksum(path):
+    """SHA-256 of a file as hex; '' for a missing one."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""

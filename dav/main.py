@@ -1,0 +1,143 @@
+"""dav: trains Depth Anything.
+
+    python -m dav.main --config=configs/student.py[:PRESET] [--workdir=DIR] [--job=JOB]
+                       [--config.KEY=VALUE ...]
+
+JOB is one of
+    auto      print the plan, then run what is missing: data, teacher, labels, student, evaluation
+    prepare   build the data sets            label      pseudo-labels by the trained teacher
+    train     train the config's recipe      evaluate   figures and report
+    plan      print the plan only
+
+WORKDIR is runs/RECIPE-PRESET by default. The same command again continues where it stopped.
+Exit codes: 0 done; 2 wrong usage or config; 75 stopped on request, start again to continue; 1
+anything else.
+"""
+
+import errno
+import os
+import signal
+import sys
+
+JOBS = ("auto", "prepare", "train", "label", "evaluate", "plan")
+
+
+def main(argv):
+    """Runs one command; returns its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if {"-h", "--help"} & set(argv[1:]) or len(argv) == 1:
+            print(__doc__)
+            return 0 if len(argv) > 1 else 2
+        run(*parse(argv))
+        return 0
+    except KeyboardInterrupt:
+        return fail("stopped; what was finished is kept, the same command continues", 75)
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        return explain(error)
+
+
+def parse(argv):
+    """Command line → config, work folder, job. Raises ConfigError for what makes no sense."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    from dav.errors import ConfigError
+
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    flags.DEFINE_string("workdir", "", "", flag_values=values)
+    flags.DEFINE_string("job", "auto", "", flag_values=values)
+    try:
+        rest = values(argv)[1:]
+    except Exception as error:
+        raise ConfigError(f"{describe(error)} (--help shows the usage)") from error
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r} (--help shows the usage)")
+    if values.config is None:
+        raise ConfigError("--config=FILE is missing, for example --config=configs/student.py")
+    if values.job not in JOBS:
+        raise ConfigError(f"unknown --job={values.job}; known: {', '.join(JOBS)}")
+    config = values.config
+    return config, values.workdir or f"runs/{config.recipe}-{config.preset}", values.job
+
+
+def run(config, workdir, job):
+    """Dispatches to a job; imports happen here, so that usage errors are quick."""
+    quieten()
+    from dav import auto, evaluate, label, plan, prepare, recipe, train
+
+    jobs = {
+        "auto": auto.auto,
+        "prepare": prepare.prepare,
+        "train": train.train,
+        "label": label.label,
+        "evaluate": evaluate.evaluate,
+        "plan": plan.show,
+    }
+    jobs[job](config, recipe.make_paths(config, workdir))
+
+
+def quieten():
+    """The libraries' own start-up chatter hides what a user needs to read."""
+    import logging
+
+    from absl import logging as absl_logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+
+
+def explain(error):
+    """One clear message for an error, and its exit code; unexpected ones keep their traceback."""
+    from dav.errors import DavError
+
+    chain = list(causes(error))
+    for cause in chain:
+        if isinstance(cause, DavError):
+            return fail(str(cause), cause.exit_code)
+    if any(is_disk_full(cause) for cause in chain):
+        return fail(
+            "no space left on device; make room and run the same command again, nothing "
+            "half-written counts as done",
+            1,
+        )
+    for cause in chain:
+        if isinstance(cause, PermissionError):
+            return fail(f"not allowed to write {cause.filename}; choose another --workdir", 1)
+    import traceback
+
+    traceback.print_exception(error)
+    return fail(f"unexpected {type(error).__name__}; please report it with the lines above", 1)
+
+
+def causes(error):
+    """An error, what caused it, and the members of groups."""
+    while error is not None:
+        yield error
+        for member in getattr(error, "exceptions", ()):
+            yield from causes(member)
+        error = error.__cause__ or error.__context__
+
+
+def is_disk_full(error):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(error)
+
+
+def describe(error):
+    """The first line of what an error says."""
+    return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def fail(message, code):
+    print(f"dav: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,66 @@
+"""Bilinear resize whose corner samples coincide (torch's align_corners=True).
+
+Shapes: B batch, y x input size, Y X output size, C channels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def resize_bilinear(x, size):
+    """Resizes x [B, y, x, C] to [B, Y, X, C]; output i samples input i * (n - 1) / (m - 1).
+
+    Forward by gather and interpolation; the gradient by the transposed weights as two matrix
+    products, since a scattered sum is slow on every back end.
+    """
+    return _resize(x, tuple(size))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _resize(x, size):
+    return _lerp(_lerp(x, 1, size[0]), 2, size[1])
+
+
+def _forward(x, size):
+    return _resize(x, size), x.shape[1:3]
+
+
+def _backward(size, input_size, grad):
+    rows = jnp.asarray(bilinear_weights(input_size[0], size[0]), grad.dtype)
+    columns = jnp.asarray(bilinear_weights(input_size[1], size[1]), grad.dtype)
+    grad = jnp.einsum("bYXc,Yy->byXc", grad, rows)
+    return (jnp.einsum("byXc,Xx->byxc", grad, columns),)
+
+
+_resize.defvjp(_forward, _backward)
+
+
+def _lerp(x, axis, n_out):
+    n_in = x.shape[axis]
+    if n_in == n_out:
+        return x
+    low, weight = _positions(n_in, n_out)
+    shape = [1] * x.ndim
+    shape[axis] = n_out
+    weight = jnp.asarray(weight.reshape(shape), x.dtype)
+    below = jnp.take(x, low, axis=axis)
+    above = jnp.take(x, np.minimum(low + 1, n_in - 1), axis=axis)
+    return below + (above - below) * weight
+
+
+def bilinear_weights(n_in, n_out):
+    """The same resize of one axis as a matrix float32 [n_out, n_in]; each row sums to 1."""
+    low, weight = _positions(n_in, n_out)
+    rows = np.zeros((n_out, n_in), np.float32)
+    rows[np.arange(n_out), low] = 1 - weight
+    rows[np.arange(n_out), np.minimum(low + 1, n_in - 1)] += weight
+    return rows
+
+
+def _positions(n_in, n_out):
+    at = np.linspace(0.0, n_in - 1, n_out)
+    low = np.minimum(at.astype(np.int32), max(n_in - 2, 0))
+    return low, (at - low).astype(np.float32)

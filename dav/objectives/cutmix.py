@@ -1,0 +1,62 @@
+"""CutMix of unlabelled images and its loss (Depth Anything, eq. 5–8).
+
+Each image is cut into its neighbour: the first into the second, the last into the first.
+Shapes: B images, H W pixels.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dav.objectives.affine_invariant import affine_invariant
+
+# The paper states the probability; the box follows the same authors' UniMatch.
+PROBABILITY = 0.5
+AREA_SHARE = (0.02, 0.4)
+ASPECT_RATIO = (0.3, 1 / 0.3)  # height / width
+DRAWS = 32  # boxes are redrawn until one fits; so many misses in a row do not happen
+
+
+def draw_masks(key, shape):
+    """Boxes as bool [B, H, W] for shape (B, H, W); no pixel for half of the images."""
+    batch, height, width = shape
+    top, left, rows, columns = draw_boxes(key, batch, height, width)
+    use = jax.random.bernoulli(jax.random.fold_in(key, 1), PROBABILITY, (batch,))
+    y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
+    top, left, rows, columns, use = (v[:, None, None] for v in (top, left, rows, columns, use))
+    return use & (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)
+
+
+def draw_boxes(key, batch, height, width):
+    """Returns int32 top, left, rows, columns [B]: the first of DRAWS boxes that fits inside."""
+    area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
+    shape = (batch, DRAWS)
+    area = height * width * jax.random.uniform(
+        area_key, shape, minval=AREA_SHARE[0], maxval=AREA_SHARE[1]
+    )
+    ratio = jax.random.uniform(ratio_key, shape, minval=ASPECT_RATIO[0], maxval=ASPECT_RATIO[1])
+    rows = jnp.sqrt(area * ratio).astype(jnp.int32)
+    columns = jnp.sqrt(area / ratio).astype(jnp.int32)
+    top = jax.random.randint(top_key, shape, 0, height)
+    left = jax.random.randint(left_key, shape, 0, width)
+    fits = (top + rows <= height) & (left + columns <= width)
+    first = jnp.argmax(fits, axis=1)[:, None]
+    return tuple(jnp.take_along_axis(v, first, axis=1)[:, 0] for v in (top, left, rows, columns))
+
+
+def mix(images, masks):
+    """images [B, H, W, 3]: inside its mask each shows its neighbour, outside itself."""
+    return jnp.where(masks[..., None], jnp.roll(images, 1, axis=0), images)
+
+
+def cutmix_loss(prediction, target, valid, masks):
+    """The affine-invariant loss inside and outside each mask, weighted by area.
+
+    prediction is the student's for the mixed image, target and valid the teacher's for the clean
+    ones [B, H, W]. Every region is normalised on its own, for both. Returns loss [B], usable [B].
+    """
+    inside, inside_usable = affine_invariant(
+        prediction, jnp.roll(target, 1, axis=0), jnp.roll(valid, 1, axis=0) & masks
+    )
+    outside, outside_usable = affine_invariant(prediction, target, valid & ~masks)
+    share = jnp.mean(masks, axis=(1, 2))
+    return share * inside + (1 - share) * outside, inside_usable | outside_usable

@@ -1,0 +1,136 @@
+"""What a command will do: the stages of a recipe, what is there, what will run, what it costs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.tree_util
+import numpy as np
+
+from dav import evaluate, label, prepare, recipe, train
+from dav.data import sources
+from dav.models.depth_anything import SIZES
+from dav.runtime import parallel, perf
+from dav.runtime.telemetry import format_duration
+
+COMPILE_S = 25  # of one training step, on a small machine
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a recipe and its state. `run` takes nothing and does what is missing."""
+
+    name: str
+    done: bool
+    state: str
+    cost: str
+    seconds: float
+    run: Any
+
+
+def make_stages(config, paths):
+    """The stages of a recipe in order: data, teacher, pseudo-labels, student, evaluation."""
+    stages = [prepare_stage(config, paths)]
+    if config.recipe == "student":
+        teacher = recipe.teacher_config(config, paths)
+        teacher_paths = recipe.make_paths(teacher, paths.teacher)
+        stages += [train_stage(teacher, teacher_paths), label_stage(config, paths)]
+    return [*stages, train_stage(config, paths), evaluate_stage(config, paths)]
+
+
+def show(config, paths):
+    """Prints the plan of the whole recipe."""
+    stages = make_stages(config, paths)
+    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
+    size = SIZES[config.model.size]
+    parameters = count_parameters(config)
+    print(f"recipe     {config.recipe}:{config.preset}, seed {config.seed}, in {paths.workdir}")
+    print(
+        f"model      {config.model.size}: {parameters / 1e6:.1f} M parameters, width {size.width}, "
+        f"{size.blocks} blocks, crops of {config.crop_px} px"
+    )
+    print(
+        f"mesh       data {mesh.shape['data']} × fsdp {mesh.shape['fsdp']} on "
+        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
+    )
+    for stage in stages:
+        mark = "done" if stage.done else "to do"
+        cost = "" if stage.done else f"; {stage.cost}, about {format_minutes(stage.seconds)}"
+        print(f"{stage.name:<10} {mark:<5}  {stage.state}{cost}")
+    left = sum(stage.seconds for stage in stages if not stage.done)
+    print(f"expected   {format_minutes(left)} on this machine" if left else "nothing left to do")
+    return stages
+
+
+def prepare_stage(config, paths):
+    names = recipe.data_set_names(config)
+    missing = prepare.missing_sets(config, paths)
+    state = f"{len(names) - len(missing)} of {len(names)} data sets in {paths.data}"
+    cost = f"builds {', '.join(missing)}"
+    return Stage("data", not missing, state, cost, 2.0, lambda: prepare.prepare(config, paths))
+
+
+def train_stage(config, paths):
+    done = min(train.steps_done(config, paths), config.steps)
+    left, images = config.steps - done, sum(config.batch.values())
+    mix = " + ".join(f"{size} {kind}" for kind, size in config.batch.items())
+    grid = (config.crop_px // 14,) * 2
+    frozen = config.batch.get("unlabelled", 0)
+    flops = perf.training_flops(SIZES[config.model.size], grid, images, frozen_images=frozen)
+    return Stage(
+        name=config.recipe,
+        done=left == 0,
+        state=f"{done} of {config.steps} steps",
+        cost=f"{left} steps of {mix} images, {left * images:,} images in all",
+        seconds=perf.expected_seconds(left * flops) + COMPILE_S if left else 0,
+        run=lambda: train.train(config, paths),
+    )
+
+
+def label_stage(config, paths):
+    unprepared = prepare.missing_sets(config, paths)
+    missing = [path for shards in label.missing_shards(config, paths).values() for path in shards]
+    images = sum(sources.record_count(path) for path in missing)
+    waits = any(name in unprepared for name in config.data.unlabelled)
+    state = "no images yet" if waits else f"{len(missing)} shards without labels"
+    if not missing and not waits:
+        state = f"every shard labelled in {paths.labels}"
+    return Stage(
+        name="labels",
+        done=not missing and not waits,
+        state=state,
+        cost=f"one look at {images:,} images" if images else "one look at every image",
+        seconds=forward_seconds(recipe.teacher_config(config, paths), images) + 5,
+        run=lambda: label.label(config, paths),
+    )
+
+
+def evaluate_stage(config, paths):
+    done = evaluate.is_done(config, paths)
+    sets = ", ".join(config.evaluation.sets)
+    return Stage(
+        name="evaluation",
+        done=done,
+        state=f"report in {paths.workdir / 'report'}" if done else "no report yet",
+        cost=f"{sets} ({config.evaluation.split})",
+        seconds=10.0,
+        run=lambda: evaluate.evaluate(config, paths),
+    )
+
+
+def forward_seconds(config, images):
+    grid, size = (config.crop_px // 14,) * 2, SIZES[config.model.size]
+    forward = perf.encoder_flops(size, grid) + perf.decoder_flops(size, grid)
+    return perf.expected_seconds(images * forward)
+
+
+def count_parameters(config):
+    """Parameters of the whole network, from shapes alone."""
+    model, size_px = recipe.make_model(config), config.crop_px
+    image = jax.ShapeDtypeStruct((1, size_px, size_px, 3), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def format_minutes(seconds):
+    return format_duration(seconds) if seconds < 90 else f"{round(seconds / 60)} min"

@@ -1,0 +1,282 @@
+"""Config → the parts of a run. The only place, beside the jobs, that reads a config."""
+
+import functools
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from dav.data import labels, pipeline, prepare, sources
+from dav.data.examples import decode_example
+from dav.errors import ConfigError, DavError
+from dav.models.depth_anything import SIZES, DepthAnything, make_encoder
+from dav.runtime import checkpoint, parallel
+from dav.step import Objective, init_state, key_for, predict, train_step
+
+PARAMETER_GROUPS = {"encoder": r"^encoder/", "decoder": r"^decoder/"}
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a run finds and leaves everything."""
+
+    workdir: Path
+    data: Path
+    teacher: Path
+    labels: Path
+
+    @property
+    def checkpoints(self):
+        return self.workdir / "checkpoints"
+
+
+def make_paths(config, workdir):
+    workdir = Path(workdir).absolute()
+    root = config.data.root
+    return Paths(
+        workdir=workdir,
+        data=Path(root).absolute() if root else workdir / "data",
+        teacher=Path(config.get("teacher_workdir") or workdir / "teacher").absolute(),
+        labels=Path(config.get("labels_dir") or workdir / "labels").absolute(),
+    )
+
+
+def teacher_config(config, paths):
+    """The recipe of a student's teacher, reading the same data."""
+    teacher = config.teacher.copy_and_resolve_references()
+    teacher.data.root = str(paths.data)
+    teacher.mesh = config.mesh.copy_and_resolve_references()
+    return teacher
+
+
+def data_set_names(config):
+    """Every data set that the recipe reads, in order, once."""
+    names = (*config.data.labelled, *config.data.get("unlabelled", ()), *config.evaluation.sets)
+    return list(dict.fromkeys(names))
+
+
+def make_model(config):
+    """The network of a recipe."""
+    if config.model.size not in SIZES:
+        raise ConfigError(f"unknown model size {config.model.size!r}; known: {', '.join(SIZES)}")
+    if config.crop_px % 14 or config.short_side_px < config.crop_px:
+        raise ConfigError(
+            f"crop_px={config.crop_px} must be a multiple of 14 and not above "
+            f"short_side_px={config.short_side_px}"
+        )
+    return DepthAnything(SIZES[config.model.size])
+
+
+def make_optimizer(config):
+    """AdamW with its own rate for encoder and decoder, both warmed up and decayed linearly."""
+    settings = config.optimizer
+    rates = {"encoder": settings.encoder_lr, "decoder": settings.decoder_lr}
+    groups = {
+        group: optax.adamw(schedule(rate, config), weight_decay=settings.weight_decay)
+        for group, rate in rates.items()
+    }
+    return optax.chain(
+        optax.clip_by_global_norm(settings.clip_norm),
+        optax.partition(groups, group_parameters),
+    )
+
+
+def schedule(peak, config):
+    """Learning rate by step: 0 → peak over the warm-up, then linearly to 0 at the last step."""
+    warmup = min(config.optimizer.warmup_steps, config.steps // 2)
+    return optax.schedules.join_schedules(
+        [
+            optax.schedules.linear_schedule(peak / (warmup + 1), peak, warmup),
+            optax.schedules.linear_schedule(peak, 0.0, config.steps - warmup),
+        ],
+        [warmup],
+    )
+
+
+def group_parameters(params):
+    """The group of every leaf; one that is in none, or in two, is an error."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: _group_of(path), params)
+
+
+def _group_of(path):
+    name = "/".join(part.key for part in path)
+    hits = [group for group, pattern in PARAMETER_GROUPS.items() if re.match(pattern, name)]
+    if len(hits) != 1:
+        raise ValueError(f"parameter {name!r} is in {hits or 'no group'}; it needs exactly one")
+    return hits[0]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A recipe's compiled-on-first-use functions and where their arrays live."""
+
+    mesh: jax.sharding.Mesh
+    shapes: object  # TrainState of ShapeDtypeStructs, placed
+    init: object  # () → state
+    frozen: object  # () → the frozen encoder's parameters, or () for a teacher
+    step: object  # (state, frozen, batch) → (state, metrics); the state is donated
+
+
+def make_trainer(config):
+    """Everything a training loop calls, sharded over the mesh by one rule."""
+    if config.model.encoder_init != "random":
+        raise ConfigError(
+            f"config.model.encoder_init={config.model.encoder_init!r}: dav cannot read foreign "
+            "encoder weights yet; --config.model.encoder_init=random trains from scratch"
+        )
+    model, tx = make_model(config), make_optimizer(config)
+    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
+    check_batches(config, mesh.size)
+    place = functools.partial(
+        parallel.tree_sharding, mesh=mesh, min_elements=config.mesh.min_sharded_elements
+    )
+    key = key_for(config.seed, f"init {config.recipe}")
+    init = functools.partial(init_state, key, model=model, tx=tx, size_px=config.crop_px)
+    shapes = jax.eval_shape(init)
+    placed = place(shapes)
+    batch = parallel.batch_sharding(mesh)
+    step = functools.partial(
+        train_step,
+        model=model,
+        encoder=make_encoder(SIZES[config.model.size]),
+        tx=tx,
+        seed=config.seed,
+        objective=make_objective(config),
+    )
+    uses_frozen = config.recipe == "student" and config.objective.align_features
+    frozen_placed = placed.params["encoder"] if uses_frozen else ()
+    return Trainer(
+        mesh=mesh,
+        shapes=checkpoint.abstract_like(shapes, placed),
+        init=jax.jit(init, out_shardings=placed),
+        frozen=jax.jit(
+            lambda: init().params["encoder"] if uses_frozen else (), out_shardings=frozen_placed
+        ),
+        step=jax.jit(
+            step,
+            in_shardings=(placed, frozen_placed, batch),
+            out_shardings=(placed, parallel.replicated(mesh)),
+            donate_argnums=0,
+        ),
+    )
+
+
+def make_objective(config):
+    if config.recipe == "teacher":
+        return Objective(margin=1.0)
+    return Objective(**config.objective.to_dict())
+
+
+def check_batches(config, devices):
+    """Every kind of image in a batch must split evenly over the devices."""
+    for kind, size in config.batch.items():
+        if size % devices:
+            raise ConfigError(
+                f"config.batch.{kind}={size} does not split over {devices} devices; choose a "
+                f"multiple of {devices}"
+            )
+
+
+def make_predictor(config, folder):
+    """(images uint8 [B, H, W, 3]) → disparity float32 on the host, with the newest checkpoint of
+    `folder`; B must be a multiple of the number of devices."""
+    model = make_model(config)
+    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
+    size_px = config.crop_px
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), np.zeros((1, size_px, size_px, 3), np.float32))
+    )["params"]
+    placed = parallel.tree_sharding(shapes, mesh, config.mesh.min_sharded_elements)
+    params = checkpoint.restore_params(folder, checkpoint.abstract_like(shapes, placed))
+    run = jax.jit(
+        functools.partial(predict, model=model),
+        in_shardings=(placed, parallel.batch_sharding(mesh)),
+        out_shardings=parallel.replicated(mesh),
+    )
+    return lambda images: np.asarray(run(params, images))
+
+
+def whole_batch(images):
+    """The smallest batch of at least so many images that splits evenly over the devices."""
+    devices = jax.device_count()
+    return -(-images // devices) * devices
+
+
+def make_batches(config, paths):
+    """The recipe's batches[step]."""
+    kinds = {"labelled": open_examples(paths.data, config.data.labelled, "train")}
+    if config.recipe == "student":
+        kinds["unlabelled"] = sources.Concatenated(
+            tuple(open_pseudo_labelled(config, paths, name) for name in config.data.unlabelled)
+        )
+    return pipeline.make_batches(
+        kinds,
+        config.batch.to_dict(),
+        seed=config.seed,
+        short_side_px=config.short_side_px,
+        crop_px=config.crop_px,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+
+
+def open_examples(root, names, split):
+    """Decoded examples of several data sets, one after the other."""
+    parts = tuple(sources.open_split(root, name, split) for name in names)
+    return sources.Decoded(sources.Concatenated(parts), decode_example)
+
+
+def open_pseudo_labelled(config, paths, name):
+    """The images of an unlabelled set with the teacher's labels."""
+    missing = missing_label_shards(config, paths, name)
+    if missing:
+        raise DavError(
+            f"{len(missing)} label shards of {name!r} are missing below {paths.labels}; run the "
+            "same command with --job=label (or without --job) first"
+        )
+    shards = [path.name for path in image_shards(paths, name)]
+    examples = open_examples(paths.data, (name,), "train")
+    return sources.WithLabels(examples, labels.open_labels(label_folder(paths, name), shards))
+
+
+def image_shards(paths, name):
+    """The image shards of an unlabelled set; none while it is not prepared."""
+    folder = prepare.find(paths.data, name)
+    return prepare.shard_paths(folder, "train") if folder else []
+
+
+def label_folder(paths, name):
+    return paths.labels / name / "train"
+
+
+def missing_label_shards(config, paths, name):
+    """Image shards of `name` without finished labels by this recipe's teacher."""
+    finished = labels.finished_shards(label_folder(paths, name), label_origin(config, paths))
+    return [path for path in image_shards(paths, name) if path.name not in finished]
+
+
+def label_origin(config, paths):
+    """What a label depends on: the teacher's recipe and the size at which it looks."""
+    recipe = identity(teacher_config(config, paths))
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    return f"teacher {digest} at {config.short_side_px} px"
+
+
+def identity(config):
+    """The config as plain values, without what does not change the result: where files are, how
+    many devices share the work, how often to log and save."""
+    plain = json.loads(config.to_json_best_effort())
+    for name in ("mesh", "log_every", "checkpoint_every", "label_batch", "teacher_workdir", "labels_dir"):
+        plain.pop(name, None)
+    plain["data"].pop("root")
+    if "teacher" in plain:
+        teacher = plain["teacher"]
+        for name in ("mesh", "log_every", "checkpoint_every"):
+            teacher.pop(name, None)
+        teacher["data"].pop("root")
+    return plain

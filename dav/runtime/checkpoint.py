@@ -1,0 +1,71 @@
+"""Orbax checkpoints of a TrainState: asynchronous, atomic, restored onto any mesh."""
+
+import contextlib
+from pathlib import Path
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from dav.errors import DavError
+
+KEEP = 2
+
+
+def latest_step(folder):
+    """The newest finished checkpoint's step, or None. Reads names only."""
+    with contextlib.suppress(FileNotFoundError):
+        steps = [int(p.name) for p in Path(folder).iterdir() if p.name.isdigit()]
+        return max(steps, default=None)
+
+
+class Checkpoints:
+    """The checkpoints of one run. Use as a context manager: leaving waits for the last save."""
+
+    def __init__(self, folder):
+        policy = ocp.training.preservation_policies.LatestN(KEEP)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._checkpointer = ocp.training.Checkpointer(
+            Path(folder).absolute(),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policy,
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._checkpointer.close()
+
+    def save(self, step, state):
+        """Starts to save; returns once the state may be overwritten."""
+        self._checkpointer.save_async(step, _as_dict(state))
+
+    def restore(self, step, abstract):
+        """The state saved at `step`, shaped and placed as `abstract` (ShapeDtypeStructs)."""
+        loaded = self._checkpointer.load(step, _as_dict(abstract))
+        return type(abstract)(**loaded)
+
+
+def restore_params(folder, abstract_params):
+    """Only the parameters of the newest checkpoint in `folder`, placed as `abstract_params`."""
+    step = latest_step(folder)
+    if step is None:
+        raise DavError(f"there is no checkpoint in {folder}")
+    context = ocp.Context()
+    context.pytree_options.loading.partial_load = True
+    with context, ocp.training.Checkpointer(Path(folder).absolute()) as checkpointer:
+        return checkpointer.load(step, {"params": abstract_params})["params"]
+
+
+def _as_dict(state):
+    return {name: getattr(state, name) for name in ("step", "params", "opt_state")}
+
+
+def abstract_like(shapes, shardings):
+    """Shapes with placement, as restore wants them."""
+    return jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )

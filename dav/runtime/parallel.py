@@ -1,0 +1,51 @@
+"""The mesh, and where every array lives on it.
+
+Axes: `data` (replicas) and `fsdp` (weight shards). A batch is split over both.
+"""
+
+import math
+
+import jax
+from jax.sharding import AxisType, NamedSharding
+
+from dav.errors import ConfigError
+
+AXES = ("data", "fsdp")
+MIN_SHARDED_ELEMENTS = 2**18
+
+
+def make_mesh(data=-1, fsdp=1):
+    """A mesh over all devices; data=-1 takes what fsdp leaves."""
+    devices = jax.device_count()
+    data = devices // fsdp if data == -1 else data
+    if data * fsdp != devices or data < 1:
+        raise ConfigError(
+            f"mesh data={data} × fsdp={fsdp} does not use the {devices} devices there are"
+        )
+    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def batch_sharding(mesh):
+    """Leading axis split over the whole mesh."""
+    return NamedSharding(mesh, jax.P(AXES))
+
+
+def replicated(mesh):
+    return NamedSharding(mesh, jax.P())
+
+
+def weight_spec(shape, fsdp, min_elements=MIN_SHARDED_ELEMENTS):
+    """Splits the widest divisible dimension over `fsdp`; small arrays stay whole."""
+    divisible = [d for d, n in enumerate(shape) if n % fsdp == 0]
+    if fsdp == 1 or math.prod(shape) < min_elements or not divisible:
+        return jax.P()
+    widest = max(divisible, key=lambda d: shape[d])
+    return jax.P(*("fsdp" if d == widest else None for d in range(len(shape))))
+
+
+def tree_sharding(tree, mesh, min_elements=MIN_SHARDED_ELEMENTS):
+    """The same rule for every leaf of a tree of arrays or shapes: parameters, optimiser, EMA."""
+    fsdp = mesh.shape["fsdp"]
+    return jax.tree.map(
+        lambda leaf: NamedSharding(mesh, weight_spec(leaf.shape, fsdp, min_elements)), tree
+    )

@@ -1,0 +1,73 @@
+"""What a running job tells: metrics.jsonl always, and one live line or plain lines."""
+
+import json
+import os
+import sys
+import time
+
+from dav.files import read_lines, write_whole
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line with `step`, `kind` and figures."""
+
+    def __init__(self, path, *, from_step=0):
+        """Opens the log; a resumed run's lines after `from_step`, and a torn one, are dropped."""
+        lines = [line for line in read_lines(path) if line["step"] <= from_step]
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+        self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed by close()
+
+    def write(self, step, kind, **figures):
+        self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+
+    def close(self):
+        self._file.close()
+
+
+class Progress:
+    """One live line on a terminal, refreshed in place; elsewhere a plain line now and then."""
+
+    def __init__(self, label, total, *, plain_every=1, stream=None):
+        self._stream = stream or sys.stdout
+        self._live = self._stream.isatty()
+        self._label, self._total, self._plain_every = label, total, plain_every
+        self._shown = 0
+        self._recent = []  # (time, done) of the last updates, for the rate
+
+    def update(self, done, text="", *, per_item=1, unit="images"):
+        """Shows that `done` of the total are finished; `per_item` units were worked each."""
+        now = time.monotonic()
+        self._recent = [*self._recent[-19:], (now, done)]
+        (start, first), rate = self._recent[0], 0.0
+        if now > start:
+            rate = (done - first) / (now - start)
+        parts = [f"{self._label} {done}/{self._total}", text]
+        if rate > 0:
+            left = format_duration((self._total - done) / rate)
+            parts += [f"{rate * per_item:.1f} {unit}/s", f"{left} left"]
+        self._show("  ".join(part for part in parts if part), done)
+
+    def close(self):
+        """Ends the live line."""
+        if self._live:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _show(self, line, done):
+        if self._live:
+            width = os.get_terminal_size(self._stream.fileno()).columns or 80
+            self._stream.write(f"\r\x1b[K{line[: width - 1]}")
+        elif done == self._total or done - self._shown >= self._plain_every:
+            self._shown = done
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def format_duration(seconds):
+    """12 → '12 s', 200 → '3 min 20 s', 9000 → '2 h 30 min'."""
+    seconds = int(round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

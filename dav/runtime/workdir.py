@@ -1,0 +1,63 @@
+"""A work folder belongs to one config and one process at a time."""
+
+import contextlib
+import fcntl
+import json
+from pathlib import Path
+
+from dav.errors import ConfigError, DavError
+from dav.files import read_json, write_json
+
+
+@contextlib.contextmanager
+def claim(workdir, config):
+    """Holds `workdir` while a job runs in it, and records its config (plain values).
+
+    Raises ConfigError if it was made with another config, DavError if another process holds it.
+    """
+    workdir = Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    check_config(workdir, config)
+    with open(workdir / "lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DavError(
+                f"another process is working in {workdir}; wait for it, or choose another --workdir"
+            ) from None
+        if not (workdir / "config.json").exists():
+            write_json(workdir / "config.json", config)
+        yield
+
+
+def check_config(workdir, config):
+    """Raises ConfigError if `workdir` was made with another config."""
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        return
+    differences = compare(flatten(read_json(path)), flatten(json.loads(json.dumps(config))))
+    if differences:
+        raise ConfigError(
+            f"{workdir} was made with another config ({'; '.join(differences)}); choose another "
+            "--workdir, or delete this one"
+        )
+
+
+def compare(before, after):
+    """The differing keys of two flat dicts, as 'key: before → after'."""
+    return [
+        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in sorted({*before, *after})
+        if before.get(key, "absent") != after.get(key, "absent")
+    ]
+
+
+def flatten(tree, prefix=""):
+    """Nested dicts → one dict with dotted keys."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,74 @@
+"""Numbers → pictures: colour maps, encoded images, line charts. Host side, NumPy only."""
+
+import base64
+import html
+
+import cv2
+import numpy as np
+
+INVALID_RGB = (90, 90, 90)
+LINE_COLORS = ("#d9480f", "#1971c2", "#2b8a3e", "#862e9c")
+
+
+def colorize(values, low, high, *, valid=None, colormap=cv2.COLORMAP_INFERNO):
+    """float [H, W] → uint8 RGB [H, W, 3]; low is dark, high is bright, invalid pixels are grey.
+
+    The colour maps used are perceptually uniform: equal steps look equal.
+    """
+    scaled = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    colored = cv2.applyColorMap((scaled * 255).astype(np.uint8), colormap)[..., ::-1]
+    if valid is not None:
+        colored = np.where(valid[..., None], colored, np.uint8(INVALID_RGB))
+    return np.ascontiguousarray(colored)
+
+
+def disparity_range(disparity, valid=None):
+    """The 2nd and 98th percentile over valid pixels: a range that outliers do not spoil."""
+    values = disparity if valid is None else disparity[valid]
+    low, high = np.percentile(values, [2, 98]) if values.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def image_tag(image, title=""):
+    """uint8 RGB → an <img> that carries its own JPEG."""
+    jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
+    data = base64.b64encode(jpeg.tobytes()).decode()
+    height, width = image.shape[:2]
+    return (
+        f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
+        f'alt="{html.escape(title)}" title="{html.escape(title)}" loading="lazy">'
+    )
+
+
+def line_chart(curves, *, title, width=440, height=250):
+    """An SVG chart of curves {name: (x values, y values)}, all with one pair of linear axes."""
+    curves = {name: points for name, points in curves.items() if len(points[0])}
+    if not curves:
+        return ""
+    xs, ys = (np.concatenate([c[i] for c in curves.values()]) for i in (0, 1))
+    x_max, y_max = float(xs.max()), float(ys.max()) * 1.05 or 1.0
+    left, right, top, bottom = 42, 12, 30, 28
+    parts = [f'<text x="{left}" y="16" class="title">{html.escape(title)}</text>']
+
+    def place(x, y):
+        across = left + (width - left - right) * x / max(x_max, 1)
+        return across, height - bottom - (height - top - bottom) * y / y_max
+
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        _, y = place(0, share * y_max)
+        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        label = f"{share * y_max:.2g}"
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        x, _ = place(share * x_max, 0)
+        label = f"{share * x_max:.0f}"
+        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{label}</text>')
+    legend_x = width - right
+    for index, (name, (x, y)) in enumerate(curves.items()):
+        color = LINE_COLORS[index % len(LINE_COLORS)]
+        points = " ".join("{:.1f},{:.1f}".format(*place(a, b)) for a, b in zip(x, y, strict=True))
+        parts.append(f'<polyline points="{points}" stroke="{color}"/>')
+        parts.append(
+            f'<text x="{legend_x}" y="{top + 12 + 16 * index}" text-anchor="end" '
+            f'fill="{color}" class="legend">{html.escape(name)}</text>'
+        )
+    return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'

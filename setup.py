@@ -1,0 +1,31 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="dav",
+    version="0.1.0",
+    description="Trains Depth Anything: teacher, pseudo-labels, student, evaluation; in JAX",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["dav", "dav.*"]),
+    package_data={"dav": ["report.html", "sample/*", "sample/*/*"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.6",
+        "flax>=0.12",
+        "grain>=0.2.15",
+        "importlib_resources>=6.4",  # tensorflow-datasets uses it without asking for it
+        "jax>=0.10.1",
+        "ml_collections>=1.0",
+        "msgpack>=1.0",
+        "numpy>=2.0",
+        "opencv-python-headless>=4.11",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12.0",
+        "tensorflow-datasets>=4.9.8",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12"],
+    },
+)
