@@ -29,8 +29,11 @@ def get_config(preset="mini"):
 def mini():
     config = common()
     config.model = ConfigDict(dict(size="mini", encoder_init="random"))
-    config.short_side_px = 196
-    config.crop_px = 196
+    # Positions are learned from nothing here, so the crops have the grid of the whole images that
+    # labels and evaluation look at.
+    config.short_side_px = 168
+    config.train_short_side_px = 168
+    config.crop_px = (168, 224)
     config.steps = 200
     config.batch = ConfigDict(dict(labelled=8))
     config.optimizer = optimizer(encoder_lr=5e-4, decoder_lr=1e-3, warmup_steps=20)
@@ -46,7 +49,8 @@ def paper_scale(preset):
     config = common()
     config.model = ConfigDict(dict(size=preset, encoder_init="dinov2"))
     config.short_side_px = 518
-    config.crop_px = 518
+    config.train_short_side_px = 518
+    config.crop_px = (518, 518)
     config.steps = EPOCHS * LABELLED_IMAGES // BATCH
     config.batch = ConfigDict(dict(labelled=BATCH))
     config.optimizer = optimizer(encoder_lr=5e-6, decoder_lr=5e-5, warmup_steps=0)

@@ -2,13 +2,15 @@
 
 import time
 
-from dav import plan
+from dav import plan, prepare, recipe
 from dav.runtime.telemetry import format_duration
 
 
 def auto(config, paths):
     """Runs every unfinished stage of the recipe; says so when there is none."""
     stages = plan.show(config, paths)
+    prepare.check_root(config, paths)
+    recipe.check_trainable(config)
     for stage in stages:
         if stage.done:
             continue

@@ -7,7 +7,7 @@ job can be stopped anywhere and continues with the shards that are missing.
 from dav import recipe
 from dav.data import labels
 from dav.data.examples import decode_example
-from dav.data.sources import Decoded, Subset, open_split, record_count
+from dav.data.sources import Decoded, Subset, open_split, record_count, split_shards
 from dav.errors import DavError
 from dav.inference import predict_each
 from dav.runtime import checkpoint, workdir
@@ -55,7 +55,7 @@ def label_set(config, paths, predict, name, shards):
     folder, origin = recipe.label_folder(paths, name), recipe.label_origin(config, paths)
     progress = Progress(f"labels of {name}", sum(record_count(path) for path in shards))
     start, done = 0, 0
-    for path in recipe.image_shards(paths, name):
+    for path in split_shards(paths.data, name, "train"):
         count = record_count(path)
         if path in shards:
             part = Decoded(Subset(images, start, start + count), decode_example)

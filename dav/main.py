@@ -47,21 +47,22 @@ def parse(argv):
     from dav.errors import ConfigError
 
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("job", "auto", "", flag_values=values)
     try:
         rest = values(argv)[1:]
-    except Exception as error:
-        raise ConfigError(f"{describe(error)} (--help shows the usage)") from error
+        config = values.config
+        name = config and f"{config.recipe}-{config.preset}"  # reading it reports a bad file
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{describe(error)} (--help shows the usage)") from None
     if rest:
         raise ConfigError(f"unexpected argument {rest[0]!r} (--help shows the usage)")
-    if values.config is None:
+    if config is None:
         raise ConfigError("--config=FILE is missing, for example --config=configs/student.py")
     if values.job not in JOBS:
         raise ConfigError(f"unknown --job={values.job}; known: {', '.join(JOBS)}")
-    config = values.config
-    return config, values.workdir or f"runs/{config.recipe}-{config.preset}", values.job
+    return config, values.workdir or f"runs/{name}", values.job
 
 
 def run(config, workdir, job):
@@ -69,6 +70,7 @@ def run(config, workdir, job):
     quieten()
     from dav import auto, evaluate, label, plan, prepare, recipe, train
 
+    recipe.check(config)
     jobs = {
         "auto": auto.auto,
         "prepare": prepare.prepare,
@@ -130,8 +132,15 @@ def is_disk_full(error):
 
 
 def describe(error):
-    """The first line of what an error says."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    """In one line, why a command line or config file could not be read."""
+    root = list(causes(error))[-1]
+    if isinstance(root, KeyError):
+        hint = str(error).partition("Did you mean ")[2].partition(" instead")[0]
+        return f"unknown config key {root}" + (f", did you mean {hint}?" if hint else "")
+    if isinstance(error, OSError):
+        return f"cannot read the config file: {str(root).split()[-1]}"
+    said = error if str(error).isprintable() else root
+    return (str(said) or type(said).__name__).strip().splitlines()[0]
 
 
 def fail(message, code):

@@ -47,7 +47,7 @@ def show(config, paths):
     print(f"recipe     {config.recipe}:{config.preset}, seed {config.seed}, in {paths.workdir}")
     print(
         f"model      {config.model.size}: {parameters / 1e6:.1f} M parameters, width {size.width}, "
-        f"{size.blocks} blocks, crops of {config.crop_px} px"
+        f"{size.blocks} blocks, crops of {config.crop_px[1]}×{config.crop_px[0]} px"
     )
     print(
         f"mesh       data {mesh.shape['data']} × fsdp {mesh.shape['fsdp']} on "
@@ -74,7 +74,7 @@ def train_stage(config, paths):
     done = min(train.steps_done(config, paths), config.steps)
     left, images = config.steps - done, sum(config.batch.values())
     mix = " + ".join(f"{size} {kind}" for kind, size in config.batch.items())
-    grid = (config.crop_px // 14,) * 2
+    grid = recipe.crop_grid(config)
     frozen = config.batch.get("unlabelled", 0)
     flops = perf.training_flops(SIZES[config.model.size], grid, images, frozen_images=frozen)
     return Stage(
@@ -88,13 +88,12 @@ def train_stage(config, paths):
 
 
 def label_stage(config, paths):
-    unprepared = prepare.missing_sets(config, paths)
-    missing = [path for shards in label.missing_shards(config, paths).values() for path in shards]
+    waits = set(config.data.unlabelled) & set(prepare.missing_sets(config, paths))
+    shards = {} if waits else label.missing_shards(config, paths)
+    missing = [path for paths_of_set in shards.values() for path in paths_of_set]
     images = sum(sources.record_count(path) for path in missing)
-    waits = any(name in unprepared for name in config.data.unlabelled)
-    state = "no images yet" if waits else f"{len(missing)} shards without labels"
-    if not missing and not waits:
-        state = f"every shard labelled in {paths.labels}"
+    state = f"{len(missing)} shards without labels" if missing else f"labelled in {paths.labels}"
+    state = "no images yet" if waits else state
     return Stage(
         name="labels",
         done=not missing and not waits,
@@ -119,15 +118,15 @@ def evaluate_stage(config, paths):
 
 
 def forward_seconds(config, images):
-    grid, size = (config.crop_px // 14,) * 2, SIZES[config.model.size]
+    grid, size = recipe.crop_grid(config), SIZES[config.model.size]
     forward = perf.encoder_flops(size, grid) + perf.decoder_flops(size, grid)
     return perf.expected_seconds(images * forward)
 
 
 def count_parameters(config):
     """Parameters of the whole network, from shapes alone."""
-    model, size_px = recipe.make_model(config), config.crop_px
-    image = jax.ShapeDtypeStruct((1, size_px, size_px, 3), np.float32)
+    model = recipe.make_model(config)
+    image = jax.ShapeDtypeStruct((1, *config.crop_px, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 

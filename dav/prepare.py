@@ -8,8 +8,8 @@ from dav.runtime.telemetry import Progress
 
 def prepare(config, paths):
     """Builds the missing data sets, checks the others' checksums, and repairs damaged ones."""
+    check_root(config, paths)
     names = recipe.data_set_names(config)
-    check_root(config, paths, names)
     progress = Progress("data sets", len(names))
     for done, name in enumerate(names):
         unlabelled = name in config.data.get("unlabelled", ())
@@ -24,10 +24,9 @@ def missing_sets(config, paths):
     return [n for n in recipe.data_set_names(config) if builders.find(paths.data, n) is None]
 
 
-def check_root(config, paths, names):
+def check_root(config, paths):
     """A recipe that needs other people's data must be told where it is."""
-    missing = [n for n in names if builders.find(paths.data, n) is None]
-    foreign = [n for n in missing if not builders.can_build(n)]
+    foreign = [name for name in missing_sets(config, paths) if not builders.can_build(name)]
     if not foreign:
         return
     where = f"not found in {paths.data}" if config.data.root else "config.data.root is empty"

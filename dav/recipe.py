@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from dav.data import labels, pipeline, prepare, sources
+from dav.data import labels, pipeline, sources
 from dav.data.examples import decode_example
 from dav.errors import ConfigError, DavError
 from dav.models.depth_anything import SIZES, DepthAnything, make_encoder
@@ -60,16 +60,44 @@ def data_set_names(config):
     return list(dict.fromkeys(names))
 
 
-def make_model(config):
-    """The network of a recipe."""
+def check(config):
+    """Raises ConfigError for values that no job could use."""
     if config.model.size not in SIZES:
         raise ConfigError(f"unknown model size {config.model.size!r}; known: {', '.join(SIZES)}")
-    if config.crop_px % 14 or config.short_side_px < config.crop_px:
+    if len(config.crop_px) != 2 or any(side < 14 or side % 14 for side in config.crop_px):
         raise ConfigError(
-            f"crop_px={config.crop_px} must be a multiple of 14 and not above "
-            f"short_side_px={config.short_side_px}"
+            f"config.crop_px={config.crop_px} must be (height, width), both multiples of 14"
         )
+    if config.steps < 1 or config.checkpoint_every < 1 or config.log_every < 1:
+        raise ConfigError("config.steps, checkpoint_every and log_every must be at least 1")
+    if "teacher" in config:
+        check(config.teacher)
+
+
+def check_trainable(config):
+    """Raises ConfigError for what this machine, or dav as it is, cannot train."""
+    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
+    for kind, size in config.batch.items():
+        if size % mesh.size:
+            raise ConfigError(
+                f"config.batch.{kind}={size} does not split over {mesh.size} devices; choose a "
+                f"multiple of {mesh.size}"
+            )
+    if config.model.encoder_init != "random":
+        raise ConfigError(
+            f"config.model.encoder_init={config.model.encoder_init!r}: dav cannot read foreign "
+            "encoder weights yet; --config.model.encoder_init=random trains from scratch"
+        )
+
+
+def make_model(config):
+    """The network of a recipe."""
     return DepthAnything(SIZES[config.model.size])
+
+
+def crop_grid(config):
+    """The patch grid (rows, columns) of one training crop."""
+    return tuple(side // 14 for side in config.crop_px)
 
 
 def make_optimizer(config):
@@ -124,19 +152,14 @@ class Trainer:
 
 def make_trainer(config):
     """Everything a training loop calls, sharded over the mesh by one rule."""
-    if config.model.encoder_init != "random":
-        raise ConfigError(
-            f"config.model.encoder_init={config.model.encoder_init!r}: dav cannot read foreign "
-            "encoder weights yet; --config.model.encoder_init=random trains from scratch"
-        )
+    check_trainable(config)
     model, tx = make_model(config), make_optimizer(config)
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
-    check_batches(config, mesh.size)
     place = functools.partial(
         parallel.tree_sharding, mesh=mesh, min_elements=config.mesh.min_sharded_elements
     )
     key = key_for(config.seed, f"init {config.recipe}")
-    init = functools.partial(init_state, key, model=model, tx=tx, size_px=config.crop_px)
+    init = functools.partial(init_state, key, model=model, tx=tx, crop_px=tuple(config.crop_px))
     shapes = jax.eval_shape(init)
     placed = place(shapes)
     batch = parallel.batch_sharding(mesh)
@@ -172,25 +195,13 @@ def make_objective(config):
     return Objective(**config.objective.to_dict())
 
 
-def check_batches(config, devices):
-    """Every kind of image in a batch must split evenly over the devices."""
-    for kind, size in config.batch.items():
-        if size % devices:
-            raise ConfigError(
-                f"config.batch.{kind}={size} does not split over {devices} devices; choose a "
-                f"multiple of {devices}"
-            )
-
-
 def make_predictor(config, folder):
     """(images uint8 [B, H, W, 3]) → disparity float32 on the host, with the newest checkpoint of
     `folder`; B must be a multiple of the number of devices."""
     model = make_model(config)
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
-    size_px = config.crop_px
-    shapes = jax.eval_shape(
-        lambda: model.init(jax.random.key(0), np.zeros((1, size_px, size_px, 3), np.float32))
-    )["params"]
+    image = jax.ShapeDtypeStruct((1, *config.crop_px, 3), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     placed = parallel.tree_sharding(shapes, mesh, config.mesh.min_sharded_elements)
     params = checkpoint.restore_params(folder, checkpoint.abstract_like(shapes, placed))
     run = jax.jit(
@@ -218,8 +229,8 @@ def make_batches(config, paths):
         kinds,
         config.batch.to_dict(),
         seed=config.seed,
-        short_side_px=config.short_side_px,
-        crop_px=config.crop_px,
+        short_side_px=config.train_short_side_px,
+        crop_px=tuple(config.crop_px),
         process=jax.process_index(),
         processes=jax.process_count(),
     )
@@ -239,15 +250,9 @@ def open_pseudo_labelled(config, paths, name):
             f"{len(missing)} label shards of {name!r} are missing below {paths.labels}; run the "
             "same command with --job=label (or without --job) first"
         )
-    shards = [path.name for path in image_shards(paths, name)]
+    shards = [path.name for path in sources.split_shards(paths.data, name, "train")]
     examples = open_examples(paths.data, (name,), "train")
     return sources.WithLabels(examples, labels.open_labels(label_folder(paths, name), shards))
-
-
-def image_shards(paths, name):
-    """The image shards of an unlabelled set; none while it is not prepared."""
-    folder = prepare.find(paths.data, name)
-    return prepare.shard_paths(folder, "train") if folder else []
 
 
 def label_folder(paths, name):
@@ -257,7 +262,8 @@ def label_folder(paths, name):
 def missing_label_shards(config, paths, name):
     """Image shards of `name` without finished labels by this recipe's teacher."""
     finished = labels.finished_shards(label_folder(paths, name), label_origin(config, paths))
-    return [path for path in image_shards(paths, name) if path.name not in finished]
+    images = sources.split_shards(paths.data, name, "train")
+    return [path for path in images if path.name not in finished]
 
 
 def label_origin(config, paths):
@@ -271,7 +277,14 @@ def identity(config):
     """The config as plain values, without what does not change the result: where files are, how
     many devices share the work, how often to log and save."""
     plain = json.loads(config.to_json_best_effort())
-    for name in ("mesh", "log_every", "checkpoint_every", "label_batch", "teacher_workdir", "labels_dir"):
+    for name in (
+        "mesh",
+        "log_every",
+        "checkpoint_every",
+        "label_batch",
+        "teacher_workdir",
+        "labels_dir",
+    ):
         plain.pop(name, None)
     plain["data"].pop("root")
     if "teacher" in plain:

@@ -30,14 +30,17 @@ def write(config, paths, rows, cases):
         gallery=gallery(config, cases),
         tasks=tasks(config, paths) if config.recipe == "student" else "",
     )
-    write_whole(paths.workdir / "report" / "index.html", page)
+    folder = paths.workdir / "report"
+    folder.mkdir(exist_ok=True)
+    cv2.imwrite(str(folder / "overview.jpg"), overview(config, cases)[..., ::-1])
+    write_whole(folder / "index.html", page)
 
 
 def subtitle(config):
     mix = " + ".join(f"{size} {kind}" for kind, size in config.batch.items())
     return (
         f"{config.model.size} network · {config.steps} steps of {mix} images · crops of "
-        f"{config.crop_px} px · seed {config.seed}"
+        f"{config.crop_px[1]}×{config.crop_px[0]} px · seed {config.seed}"
     )
 
 
@@ -113,15 +116,26 @@ def charts(config, paths):
 
 def gallery(config, cases):
     """Photograph, truth, each network's disparity and the recipe's error, for every case."""
-    shown = [model for model in ("teacher", "student") if model in cases[0].scored]
-    heads = ["photograph", "measured", *shown, f"error of the {config.recipe}"]
+    shown = shown_models(cases)
+    heads = column_heads(config, shown)
     columns = "five" if len(heads) == 5 else "four"
     cells = [f'<div class="head">{head}</div>' for head in heads]
     for case in cases:
         figures = " · ".join(f"{m} {case.scored[m].abs_rel:.3f}" for m in shown)
         cells.append(f'<div class="row"><b>{html.escape(case.id)}</b> AbsRel {figures}</div>')
-        cells += [viz.image_tag(image, case.id) for image in case_images(case, shown, config.recipe)]
+        cells += [
+            viz.image_tag(image, case.id) for image in case_images(case, shown, config.recipe)
+        ]
     return f'<div class="gallery {columns}">{"".join(cells)}</div>'
+
+
+def shown_models(cases):
+    """The trained networks, teacher first."""
+    return [model for model in ("teacher", "student") if model in cases[0].scored]
+
+
+def column_heads(config, models):
+    return ["photograph", "measured", *models, f"error of the {config.recipe}"]
 
 
 def case_images(case, models, judged):
@@ -138,10 +152,33 @@ def case_images(case, models, judged):
     return images
 
 
+def overview(config, cases):
+    """A few cases of different sources as one picture, uint8 RGB: the columns of the gallery."""
+    models = shown_models(cases)
+    by_source = {}
+    for case in cases:
+        by_source.setdefault(case.data, []).append(case)
+    chosen = [group[i] for group in by_source.values() for i in {0, len(group) // 2}]
+    size = chosen[0].image.shape[1::-1]
+    rows = [
+        np.concatenate(
+            [cv2.resize(image, size) for image in case_images(case, models, config.recipe)], axis=1
+        )
+        for case in chosen
+    ]
+    head = np.full((34, rows[0].shape[1], 3), 255, np.uint8)
+    for index, text in enumerate(column_heads(config, models)):
+        place = (size[0] * index + 8, 23)
+        cv2.putText(head, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (40, 40, 40), 1, cv2.LINE_AA)
+    return np.concatenate([head, *rows])
+
+
 def tasks(config, paths):
     """A few inputs of the student's first step, and the pseudo-labels it had to match."""
     batch = recipe.make_batches(config, paths)["unlabelled"][0]
-    view = jax.jit(lambda images: strong_view(images, config.seed, 0, apply=config.objective.perturb))
+    view = jax.jit(
+        lambda images: strong_view(images, config.seed, 0, apply=config.objective.perturb)
+    )
     inputs, masks = jax.device_get(view(batch["image"]))
     heads = ("photograph", "what the student saw", "what the teacher said", "the student's task")
     cells = [f'<div class="head">{head}</div>' for head in heads]
@@ -160,8 +197,8 @@ def tasks(config, paths):
     return (
         "<h2>What the student was asked</h2>"
         '<p class="soft">Photographs of its first step: jittered in colour, blurred, and with a '
-        "piece of another one cut in. Inside and outside of the cut, each normalised on its own, it "
-        "had to match what the teacher saw in the clean photographs.</p>"
+        "piece of another one cut in. Inside and outside of the cut, each normalised on its own, "
+        "it had to match what the teacher saw in the clean photographs.</p>"
         f'<div class="gallery four">{"".join(cells)}</div>'
     )
 

@@ -20,7 +20,9 @@ from dav.objectives.feature_alignment import feature_alignment
 from dav.objectives.perturb import perturb
 
 
-@functools.partial(jax.tree_util.register_dataclass, meta_fields=(), data_fields=("step", "params", "opt_state"))
+@functools.partial(
+    jax.tree_util.register_dataclass, meta_fields=(), data_fields=("step", "params", "opt_state")
+)
 @dataclass(frozen=True)
 class TrainState:
     """All that a checkpoint holds."""
@@ -45,9 +47,9 @@ def key_for(seed, purpose, step=0):
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), tag), step)
 
 
-def init_state(key, *, model, tx, size_px):
+def init_state(key, *, model, tx, crop_px):
     """Fresh parameters and optimiser state."""
-    params = model.init(key, jnp.zeros((1, size_px, size_px, 3)))["params"]
+    params = model.init(key, jnp.zeros((1, *crop_px, 3)))["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 

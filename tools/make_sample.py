@@ -94,11 +94,16 @@ def main(root):
         image = cv2.resize(cv2.imread(str(image_path)), SIZE_PX, interpolation=cv2.INTER_AREA)
         depth = cv2.imread(str(depth_path), cv2.IMREAD_UNCHANGED)
         depth = cv2.resize(depth, SIZE_PX, interpolation=cv2.INTER_NEAREST)
-        files = write_image(f"{source}/{name}.jpg", image), write_depth(f"{source}/{name}.png", depth)
+        files = (
+            write_image(f"{source}/{name}.jpg", image),
+            write_depth(f"{source}/{name}.png", depth),
+        )
         rows.append((source, split, name, *files[0], *files[1], f"{unit_m:g}"))
     for name, image in photographs(root):
-        rows.append(("photos", "train", name, *write_image(f"photos/{name}.jpg", image), "", "", ""))
-    header = "source split id image image_sha256 depth depth_sha256 unit_m".split()
+        rows.append(
+            ("photos", "train", name, *write_image(f"photos/{name}.jpg", image), "", "", "")
+        )
+    header = ["source", "split", "id", "image", "image_sha256", "depth", "depth_sha256", "unit_m"]
     with open(SAMPLE / "sample.csv", "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 

@@ -28,7 +28,11 @@ def encode_label(name, disparity):
     if not np.isfinite([low, high]).all():
         raise DavError(f"the teacher's map for {name} is not finite; its training has failed")
     step = (high - low) / STEPS
-    pixels = np.round((disparity - low) / step) if step > 0 else np.zeros_like(disparity)
+    pixels = (
+        np.round((disparity.astype(np.float64) - low) / step)
+        if step > 0
+        else np.zeros_like(disparity)
+    )
     png = cv2.imencode(".png", pixels.astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
     return msgpack.packb({"id": name, "low": low, "step": step, "png": png.tobytes()})
 
@@ -83,4 +87,6 @@ def open_labels(folder, shards):
     """The decoded labels of `shards` (file names), one after the other, by index."""
     from grain.sources import ArrayRecordDataSource
 
-    return Decoded(ArrayRecordDataSource([str(Path(folder) / name) for name in shards]), decode_label)
+    return Decoded(
+        ArrayRecordDataSource([str(Path(folder) / name) for name in shards]), decode_label
+    )

@@ -14,7 +14,7 @@ from dav.data.transforms import random_view
 
 
 def make_batches(sources, batch_sizes, *, seed, short_side_px, crop_px, process=0, processes=1):
-    """Grain data sets over `sources`, by kind ("labelled", "unlabelled"), each with its global size.
+    """Grain data sets over `sources` by kind ("labelled", "unlabelled"), each of its global size.
 
     Every kind is its own shuffled, endless sequence: each batch has exactly its share of each.
     """
@@ -24,13 +24,16 @@ def make_batches(sources, batch_sizes, *, seed, short_side_px, crop_px, process=
         local, rest = divmod(batch_sizes[kind], processes)
         if rest or not local:
             raise ValueError(f"batch of {batch_sizes[kind]} {kind} images on {processes} processes")
-        tag = zlib.crc32(kind.encode())
-        examples = (
-            grain.MapDataset.source(source).seed((seed * 1_000_003 + tag) % 2**32).shuffle().repeat()
-        )
-        examples = examples.random_map(view)[process::processes]
+        examples = shuffled(source, kind=kind, seed=seed).random_map(view)[process::processes]
         pipelines[kind] = examples.batch(local, drop_remainder=True, batch_fn=_stack)
     return pipelines
+
+
+def shuffled(source, *, kind, seed):
+    """An endless Grain data set over `source`: every epoch shows each example once, in an order
+    of its own; kinds of the same seed differ."""
+    tag = zlib.crc32(kind.encode())
+    return grain.MapDataset.source(source).seed((seed * 1_000_003 + tag) % 2**32).shuffle().repeat()
 
 
 def iterate(pipelines, start, stop, *, threads=2):

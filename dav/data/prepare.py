@@ -68,11 +68,6 @@ def make_builder(root, name):
     return builders()[dataset](config=config, data_dir=str(root))
 
 
-def shard_paths(folder, split):
-    """The shards of a split, in order."""
-    return sorted(Path(folder).glob(f"*-{split}.array_record-*"))
-
-
 def damaged_shards(folder):
     """The files of a finished set that are missing or differ from their checksums."""
     recorded = read_json(Path(folder) / MARKER)

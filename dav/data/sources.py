@@ -13,11 +13,7 @@ from dav.errors import DavError
 
 def open_split(root, name, split):
     """The encoded records (dicts as in examples.py) of one split of a prepared data set."""
-    folder = prepare.find(root, name)
-    if folder is None:
-        raise DavError(f"data set {name!r} is not prepared below {root}; run --job=prepare first")
-    if not prepare.shard_paths(folder, split):
-        raise DavError(f"data set {name!r} in {folder} has no split {split!r}")
+    folder = split_shards(root, name, split)[0].parent
     import tensorflow_datasets as tfds
 
     try:
@@ -27,6 +23,17 @@ def open_split(root, name, split):
             f"data set {name!r} in {folder} cannot be read ({error}); run --job=prepare to check "
             "and repair it"
         ) from error
+
+
+def split_shards(root, name, split):
+    """The shards of one split of a prepared data set, in order. Raises DavError for none."""
+    folder = prepare.find(root, name)
+    if folder is None:
+        raise DavError(f"data set {name!r} is not prepared below {root}; run --job=prepare first")
+    paths = sorted(folder.glob(f"*-{split}.array_record-*"))
+    if not paths:
+        raise DavError(f"data set {name!r} in {folder} has no split {split!r}")
+    return paths
 
 
 def record_count(path):

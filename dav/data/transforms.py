@@ -13,10 +13,10 @@ def network_size(height, width, short_side_px):
     """The size at which the network sees an image: short side `short_side_px`, aspect kept, both
     sides rounded to a multiple of the patch, never below the short side."""
     scale = short_side_px / min(height, width)
+    lowest = int(np.ceil(short_side_px / PATCH_PX - 1e-6))  # not one more for a rounding error
 
     def round_side(side):
-        rounded = int(np.round(side * scale / PATCH_PX)) * PATCH_PX
-        return max(rounded, int(np.ceil(short_side_px / PATCH_PX)) * PATCH_PX)
+        return max(int(np.round(side * scale / PATCH_PX)), lowest) * PATCH_PX
 
     return round_side(height), round_side(width)
 
@@ -28,9 +28,14 @@ def resize_image(image, size):
     return cv2.resize(image, size[::-1], interpolation=method)
 
 
-def resize_example(example, short_side_px):
+def covering_size(height, width, short_side_px, crop_px):
+    """Like network_size, enlarged if need be until a crop of (height, width) fits inside."""
+    enlarge = max(crop_px[0] / height, crop_px[1] / width)
+    return network_size(height, width, max(short_side_px, min(height, width) * enlarge))
+
+
+def resize_example(example, size):
     """Image resized; disparity and valid by nearest neighbour, so that no value is invented."""
-    size = network_size(*example["image"].shape[:2], short_side_px)
     resized = {"image": resize_image(example["image"], size)}
     for name in ("disparity", "valid"):
         value = np.asarray(example[name])
@@ -44,14 +49,13 @@ def resize_example(example, short_side_px):
 
 
 def random_view(example, rng, *, short_side_px, crop_px):
-    """Resize, random square crop, horizontal flip with probability ½.
+    """Resize, random crop of (height, width), horizontal flip with probability ½.
 
-    Returns image uint8 [crop, crop, 3], disparity float32 and valid bool [crop, crop].
+    Returns image uint8 [*crop_px, 3], disparity float32 and valid bool [*crop_px].
     """
-    example = resize_example(example, short_side_px)
-    height, width = example["valid"].shape
-    top = int(rng.integers(height - crop_px + 1))
-    left = int(rng.integers(width - crop_px + 1))
+    size = covering_size(*example["image"].shape[:2], short_side_px, crop_px)
+    example = resize_example(example, size)
+    top, left = (int(rng.integers(n - crop + 1)) for n, crop in zip(size, crop_px, strict=True))
     step = -1 if rng.random() < 0.5 else 1
-    rows, columns = slice(top, top + crop_px), slice(left, left + crop_px)
+    rows, columns = slice(top, top + crop_px[0]), slice(left, left + crop_px[1])
     return {k: np.ascontiguousarray(v[rows, columns][:, ::step]) for k, v in example.items()}

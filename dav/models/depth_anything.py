@@ -57,9 +57,7 @@ class DepthAnything(nn.Module):
 
 def make_encoder(size, dtype=jnp.float32):
     """The encoder alone; its parameters are those under `encoder` of the whole model's."""
-    return Encoder(
-        size.width, size.blocks, size.heads, size.taps, size.position_grid, dtype=dtype
-    )
+    return Encoder(size.width, size.blocks, size.heads, size.taps, size.position_grid, dtype=dtype)
 
 
 def normalise(image):

@@ -25,7 +25,9 @@ class Decoder(nn.Module):
     def __call__(self, taps):
         grid = taps[0].shape[1:3]
         maps = [self._reassemble(x.astype(self.dtype), i) for i, x in enumerate(taps)]
-        lateral = [self._conv(self.features, f"lateral_{i + 1}", bias=False)(x) for i, x in enumerate(maps)]
+        lateral = [
+            self._conv(self.features, f"lateral_{i + 1}", bias=False)(x) for i, x in enumerate(maps)
+        ]
         x = self._fuse(lateral[3], None, lateral[2].shape[1:3], "fusion_4")
         x = self._fuse(x, lateral[2], lateral[1].shape[1:3], "fusion_3")
         x = self._fuse(x, lateral[1], lateral[0].shape[1:3], "fusion_2")

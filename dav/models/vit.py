@@ -99,7 +99,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = x + self._scale(Attention(self.heads, dtype=self.dtype, name="attn")(self._norm(x, 1)), 1)
+        x = x + self._scale(
+            Attention(self.heads, dtype=self.dtype, name="attn")(self._norm(x, 1)), 1
+        )
         return x + self._scale(Mlp(dtype=self.dtype, name="mlp")(self._norm(x, 2)), 2)
 
     def _norm(self, x, index):

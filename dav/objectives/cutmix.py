@@ -30,8 +30,10 @@ def draw_boxes(key, batch, height, width):
     """Returns int32 top, left, rows, columns [B]: the first of DRAWS boxes that fits inside."""
     area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
     shape = (batch, DRAWS)
-    area = height * width * jax.random.uniform(
-        area_key, shape, minval=AREA_SHARE[0], maxval=AREA_SHARE[1]
+    area = (
+        height
+        * width
+        * jax.random.uniform(area_key, shape, minval=AREA_SHARE[0], maxval=AREA_SHARE[1])
     )
     ratio = jax.random.uniform(ratio_key, shape, minval=ASPECT_RATIO[0], maxval=ASPECT_RATIO[1])
     rows = jnp.sqrt(area * ratio).astype(jnp.int32)

@@ -20,7 +20,9 @@ def masked_median(x, valid):
     low = _select(keys, (count - 1) // 2)
     high = _select(keys, count // 2)
     x = jnp.where(valid, x, 0.0)
-    return (_value_at(x, valid & (keys == low[:, None])) + _value_at(x, valid & (keys == high[:, None]))) / 2
+    return (
+        _value_at(x, valid & (keys == low[:, None])) + _value_at(x, valid & (keys == high[:, None]))
+    ) / 2
 
 
 def _ordered(x):

@@ -33,7 +33,9 @@ def decoder_flops(size, grid):
     total = sum(2 * patches * size.width * c for c in size.reassemble)
     first, second, _, last = size.reassemble
     total += 2 * patches * (16 * first**2 + 4 * second**2) + 2 * areas[3] * 9 * last**2
-    total += sum(2 * area * 9 * c * features for area, c in zip(areas, size.reassemble, strict=True))
+    total += sum(
+        2 * area * 9 * c * features for area, c in zip(areas, size.reassemble, strict=True)
+    )
     # Two residual units of two convolutions a fusion, one unit in the deepest, and a projection.
     total += sum(2 * area * features**2 * (36 if i < 3 else 18) for i, area in enumerate(areas))
     total += sum(2 * area * features**2 for area in areas)

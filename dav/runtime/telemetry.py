@@ -1,7 +1,7 @@
 """What a running job tells: metrics.jsonl always, and one live line or plain lines."""
 
 import json
-import os
+import shutil
 import sys
 import time
 
@@ -55,7 +55,7 @@ class Progress:
 
     def _show(self, line, done):
         if self._live:
-            width = os.get_terminal_size(self._stream.fileno()).columns or 80
+            width = shutil.get_terminal_size().columns
             self._stream.write(f"\r\x1b[K{line[: width - 1]}")
         elif done == self._total or done - self._shown >= self._plain_every:
             self._shown = done
@@ -65,7 +65,7 @@ class Progress:
 
 def format_duration(seconds):
     """12 → '12 s', 200 → '3 min 20 s', 9000 → '2 h 30 min'."""
-    seconds = int(round(seconds))
+    seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:

@@ -1,0 +1,66 @@
+"""What every test may use: a command runner, prepared sample data, and a place for originals."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# One cache for all processes of a run: the same small programs are compiled once.
+CACHE_VARIABLES = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """Environment of the tests' child processes."""
+    cache = tmp_path_factory.mktemp("compiled")
+    kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return {**kept, **CACHE_VARIABLES, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+
+
+@pytest.fixture(scope="session")
+def start(environment):
+    """start(*arguments) → the running `python -m dav.main` process."""
+
+    def run(*arguments, module="dav.main", **extra):
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **extra,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def dav(start):
+    """dav(*arguments) → (exit code, stdout, stderr) of a finished `python -m dav.main`."""
+
+    def run(*arguments, **extra):
+        process = start(*arguments, **extra)
+        out, err = process.communicate(timeout=600)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sample_root(tmp_path_factory):
+    """A folder with every configuration of the sample prepared."""
+    from dav.data import prepare
+
+    root = tmp_path_factory.mktemp("data")
+    for name in ("sample/icl", "sample/tum", "sample/lab"):
+        prepare.prepare(root, name)
+    prepare.prepare(root, "sample/photos", shards=4)
+    return root

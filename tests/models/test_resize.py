@@ -1,0 +1,99 @@
+"""The bilinear resize with coinciding corners and its hand-written gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dav.models.resize import bilinear_weights, resize_bilinear
+
+CASES = {
+    "up": ((3, 4), (7, 9)),
+    "down": ((9, 8), (4, 3)),
+    "up and down": ((4, 9), (9, 4)),
+    "identity": ((5, 6), (5, 6)),
+    "one axis": ((5, 6), (5, 11)),
+    "double": ((19, 5), (38, 10)),
+    "from one row": ((1, 4), (5, 7)),
+    "to one column": ((4, 5), (6, 1)),
+    "one to one": ((1, 1), (1, 1)),
+}
+every_case = pytest.mark.parametrize(("before", "after"), CASES.values(), ids=CASES.keys())
+
+
+def random_maps(size, seed=0):
+    return np.random.default_rng(seed).normal(size=(2, *size, 3)).astype(np.float32)
+
+
+def slow_resize(x, size):
+    """Bilinear resize of x [B, y, x, C] with align_corners, one output pixel after the other."""
+    out = np.zeros((x.shape[0], *size, x.shape[3]))
+    for row in range(size[0]):
+        top, bottom, down = neighbours(row, x.shape[1], size[0])
+        for column in range(size[1]):
+            left, right, across = neighbours(column, x.shape[2], size[1])
+            above = (1 - across) * x[:, top, left] + across * x[:, top, right]
+            below = (1 - across) * x[:, bottom, left] + across * x[:, bottom, right]
+            out[:, row, column] = (1 - down) * above + down * below
+    return out
+
+
+def neighbours(index, n_in, n_out):
+    at = index * (n_in - 1) / (n_out - 1) if n_out > 1 else 0.0
+    low = int(np.floor(at))
+    return low, min(low + 1, n_in - 1), at - low
+
+
+def matrix_resize(x, size):
+    rows, columns = (bilinear_weights(*n) for n in zip(x.shape[1:3], size, strict=True))
+    return jnp.einsum("Yy,byxc,Xx->bYXc", rows, x, columns)
+
+
+@every_case
+def test_resize_equals_the_slow_reference(before, after):
+    x = random_maps(before)
+    found = resize_bilinear(x, after)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, slow_resize(x, after), atol=1e-5)
+
+
+@every_case
+def test_resize_equals_its_matrix_form(before, after):
+    x = random_maps(before)
+    np.testing.assert_allclose(resize_bilinear(x, after), matrix_resize(x, after), atol=1e-5)
+
+
+@every_case
+def test_gradient_equals_autodiff_of_the_matrix_form(before, after):
+    x, upstream = random_maps(before), random_maps(after, seed=1)
+    _, pull_back = jax.vjp(lambda x: resize_bilinear(x, after), x)
+    _, expected = jax.vjp(lambda x: matrix_resize(x, after), x)
+    np.testing.assert_allclose(pull_back(upstream)[0], expected(upstream)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(1, 5), (5, 1), (3, 7), (19, 37), (37, 19), (296, 518)])
+def test_rows_of_the_matrix_are_weights(sizes):
+    weights = bilinear_weights(*sizes)
+    assert weights.shape == sizes[::-1] and (weights >= 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+
+
+def test_corners_coincide():
+    x = random_maps((4, 5))
+    found = np.asarray(resize_bilinear(x, (11, 8)))
+    np.testing.assert_allclose(found[:, ::10, ::7], x[:, ::3, ::4], atol=1e-6)
+
+
+def test_a_ramp_stays_a_ramp():
+    ramp = np.linspace(2.0, 5.0, 19, dtype=np.float32)[None, :, None, None]
+    expected = np.linspace(2.0, 5.0, 37)[None, :, None, None]
+    np.testing.assert_allclose(resize_bilinear(ramp, (37, 1)), expected, rtol=1e-6)
+
+
+def test_resize_keeps_bfloat16():
+    x = jnp.asarray(random_maps((3, 4)), jnp.bfloat16)
+    found, pull_back = jax.vjp(lambda x: resize_bilinear(x, (7, 9)), x)
+    assert found.dtype == jnp.bfloat16 and pull_back(found)[0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        found.astype(np.float32), slow_resize(np.asarray(x, np.float32), (7, 9)), atol=0.03
+    )

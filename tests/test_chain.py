@@ -1,0 +1,210 @@
+"""The whole mini recipe with very few steps, on the real sample, as a user runs it."""
+
+import json
+import os
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from dav.runtime.checkpoint import latest_step
+
+SHORT = (
+    "--config=configs/student.py",
+    "--config.steps=6",
+    "--config.teacher.steps=4",
+    "--config.checkpoint_every=2",
+    "--config.teacher.checkpoint_every=2",
+    "--config.log_every=2",
+    "--config.crop_px=(84, 112)",
+    "--config.teacher.crop_px=(84, 112)",
+    "--config.short_side_px=84",
+    "--config.teacher.short_side_px=84",
+    "--config.train_short_side_px=98",
+    "--config.teacher.train_short_side_px=98",
+)
+
+
+def final_params(workdir):
+    """The finished student's and teacher's whole state as raw bytes, by file content."""
+    from dav import recipe
+    from dav.main import parse
+    from dav.runtime.checkpoint import Checkpoints
+
+    config, _, _ = parse(["dav", *SHORT])
+    paths = recipe.make_paths(config, workdir)
+    teacher = recipe.teacher_config(config, paths)
+    states = []
+    for one, folder in ((config, paths.checkpoints), (teacher, paths.teacher / "checkpoints")):
+        shapes = recipe.make_trainer(one).shapes
+        with Checkpoints(folder) as checkpoints:
+            states.append(checkpoints.restore(one.steps, shapes))
+    import jax
+
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(states)]
+
+
+@pytest.fixture(scope="module")
+def finished(dav, tmp_path_factory):
+    """A work folder in which the short recipe has run undisturbed, and what it printed."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    code, out, err = dav(*SHORT, f"--workdir={workdir}")
+    assert code == 0, err
+    return workdir, out
+
+
+def test_the_plan_comes_first_and_every_stage_runs(finished):
+    _, out = finished
+    plan = out[: out.index("— data")]
+    for words in ("3.5 M parameters", "0 of 4 steps", "0 of 6 steps", "4 labelled + 8 unlabelled"):
+        assert words in plan
+    order = [
+        out.index(f"— {stage}") for stage in ("data", "teacher", "labels", "student", "evaluation")
+    ]
+    assert order == sorted(order)
+
+
+def test_the_work_folder_holds_what_the_design_says(finished):
+    workdir, _ = finished
+    rows = json.loads((workdir / "eval.json").read_text())["rows"]
+    assert {(row["model"], row["data"]) for row in rows} == {
+        (model, data)
+        for model in ("student", "teacher", "ramp", "constant")
+        for data in ("sample/icl", "sample/tum", "sample/lab", "same sources")
+    }
+    for row in rows:
+        assert 0 < row["abs_rel"] < 1 and 0 < row["delta1"] < 1
+        assert row["split"] == "heldout" and row["align"] == "lstsq_disparity"
+    assert json.loads((workdir / "config.json").read_text())["steps"] == 6
+    assert latest_step(workdir / "checkpoints") == 6
+    assert latest_step(workdir / "teacher" / "checkpoints") == 4
+
+
+def test_metrics_have_every_term(finished):
+    workdir, _ = finished
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    for line in lines:
+        terms = [line[f"loss_{name}"] for name in ("labelled", "unlabelled", "features")]
+        assert line["loss"] == pytest.approx(sum(terms) / 3, rel=1e-5)
+        assert line["kind"] == "train" and line["grad_norm"] > 0 and 0 <= line["tokens_kept"] <= 1
+        assert line["images_per_s"] > 0 and 0 <= line["data_wait"] < 1
+
+
+def test_the_report_is_one_self_contained_page(finished):
+    workdir, _ = finished
+    page = (workdir / "report" / "index.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    # 24 held-out images of five pictures each, six tasks of four.
+    assert page.count("<img ") == 24 * 5 + 6 * 4
+    assert page.count("<svg") == 2 and "the ramp" in page
+
+
+def test_the_second_run_has_nothing_to_do(dav, finished):
+    workdir, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
+    code, out, _ = dav(*SHORT, f"--workdir={workdir}")
+    assert code == 0 and "nothing left to do" in out
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("job", ["prepare", "train", "label", "evaluate"])
+def test_each_finished_stage_alone_has_nothing_to_do(dav, finished, job):
+    workdir, _ = finished
+    code, out, _ = dav(*SHORT, f"--workdir={workdir}", f"--job={job}")
+    assert code == 0 and (job == "prepare" or "nothing left to do" in out)
+
+
+def test_another_config_is_refused_and_nothing_is_lost(dav, finished):
+    workdir, _ = finished
+    code, _, err = dav(*SHORT, "--config.steps=8", f"--workdir={workdir}")
+    assert code == 2 and "steps: 6 → 8" in err and "Traceback" not in err
+    code, _, err = dav(*SHORT, "--config.teacher.optimizer.encoder_lr=1.0", f"--workdir={workdir}")
+    assert code == 2 and "encoder_lr" in err
+    assert latest_step(workdir / "checkpoints") == 6
+
+
+def wait_for(condition, process, seconds=240):
+    """Polls until the condition holds; the process must still be running then."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def conditions(workdir):
+    """When to kill: in the middle of each stage, with something done and something missing."""
+
+    def exists(pattern):
+        return lambda: any(workdir.glob(pattern))
+
+    return {
+        "data": exists("data/sample/icl/*"),
+        "teacher, first steps": exists("teacher/checkpoints/*"),
+        "teacher, saving": exists("teacher/checkpoints/4*"),
+        "labels": exists("labels/sample/photos/train/*-00001-of-00004"),
+        "student, saving": exists("checkpoints/2*"),
+        "student, a step later": exists("checkpoints/4"),
+        "evaluation": exists("checkpoints/6"),
+        "report": exists("report*"),
+    }
+
+
+def test_killed_in_every_stage_it_completes_with_bit_equal_parameters(
+    start, dav, finished, tmp_path
+):
+    undisturbed, _ = finished
+    for condition in conditions(tmp_path).values():
+        process = start(*SHORT, f"--workdir={tmp_path}")
+        wait_for(condition, process)
+        process.kill()
+        process.communicate()
+        assert not (tmp_path / "eval.json").exists()
+    code, _out, err = dav(*SHORT, f"--workdir={tmp_path}")
+    assert code == 0, err
+    for one, other in zip(final_params(undisturbed), final_params(tmp_path), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (tmp_path / "eval.json").read_text() == (undisturbed / "eval.json").read_text()
+    for shard in undisturbed.glob("labels/sample/photos/train/*of-00004"):
+        assert (tmp_path / shard.relative_to(undisturbed)).read_bytes() == shard.read_bytes()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_saves_and_says_so(start, dav, finished, tmp_path, signal_number):
+    """From a finished teacher on, so that only the student is trained."""
+    undisturbed, _ = finished
+    for name in ("data", "teacher", "labels"):
+        os.symlink(undisturbed / name, tmp_path / name)
+    process = start(*SHORT, f"--workdir={tmp_path}")
+    wait_for(lambda: (tmp_path / "checkpoints").exists(), process)
+    process.send_signal(signal_number)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 75 and "Traceback" not in err
+    said = [line for line in err.splitlines() if line.startswith("dav: ")]
+    assert len(said) == 1 and "saved at step" in said[0]
+    step = int(re.search(r"saved at step (\d+)", said[0])[1])
+    assert (latest_step(tmp_path / "checkpoints") or 0) == step
+
+
+def test_the_teacher_recipe_stands_alone(dav, finished, tmp_path):
+    """What the student's error message tells to run gives the very teacher it needs."""
+    undisturbed, _ = finished
+    options = [o.replace("teacher.", "") for o in SHORT if "teacher." in o]
+    code, _out, err = dav(
+        "--config=configs/teacher.py",
+        *options,
+        "--config.log_every=2",
+        f"--workdir={tmp_path / 'teacher'}",
+        f"--config.data.root={undisturbed / 'data'}",
+    )
+    assert code == 0, err
+    rows = json.loads((tmp_path / "teacher" / "eval.json").read_text())["rows"]
+    assert {row["model"] for row in rows} == {"teacher", "ramp", "constant"}
+    one, other = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (tmp_path / "teacher", undisturbed / "teacher")
+    )
+    assert one == other

@@ -1,0 +1,71 @@
+"""Who may import whom, and what a module may weigh."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+DAV = Path(__file__).parent.parent / "dav"
+JOBS = {"train", "label", "evaluate", "prepare", "plan", "auto"}
+MODULES = sorted(DAV.rglob("*.py"))
+
+# What each part may import of dav, beside itself. Longest prefix counts.
+ALLOWED = {
+    "models": {"models"},
+    "objectives": {"objectives"},
+    "errors": set(),
+    "files": {"errors"},
+    "viz": set(),
+    "step": {"models", "objectives"},
+    "data": {"data", "errors", "files"},
+    "runtime": {"runtime", "models", "errors", "files"},
+    "inference": {"data"},
+    "recipe": {"step", "data", "runtime", "models", "objectives", "errors", "files"},
+}
+
+
+def part_of(module):
+    """dav/data/labels.py → data; dav/step.py → step."""
+    return module.relative_to(DAV).parts[0].removesuffix(".py")
+
+
+def imports_of(module):
+    """Names of all modules that a file imports, nested imports included."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(DAV)))
+def test_imports_point_one_way(module):
+    part = part_of(module)
+    if part not in ALLOWED:
+        return  # jobs, their report and the entry may import every part
+    used = {name.split(".")[1] for name in imports_of(module) if name.startswith("dav.")}
+    assert used <= ALLOWED[part] | {part}, f"{module} imports {used - ALLOWED[part]}"
+
+
+@pytest.mark.parametrize("module", sorted((DAV / "data").rglob("*.py")), ids=lambda m: m.name)
+def test_data_does_not_touch_jax_but_in_the_loader(module):
+    libraries = {name.split(".")[0] for name in imports_of(module)}
+    assert module.name == "loader.py" or not libraries & {"jax", "flax", "optax", "orbax"}
+
+
+def test_parts_never_see_a_config():
+    for module in MODULES:
+        if part_of(module) in ALLOWED and part_of(module) != "recipe":
+            assert "ml_collections" not in {name.split(".")[0] for name in imports_of(module)}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(DAV)))
+def test_modules_stay_small(module):
+    assert len(module.read_text().splitlines()) <= 320
+
+
+def test_the_entry_is_light():
+    """The data workers import it again: nothing heavy at its top level."""
+    tree = ast.parse((DAV / "main.py").read_text())
+    top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    assert top <= {"errno", "os", "signal", "sys"}

@@ -1,0 +1,141 @@
+"""Bad input: one clear sentence and the right exit code, before anything is written."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dav.main import main
+
+STUDENT = "--config=configs/student.py"
+
+
+def refuse(capsys, *arguments):
+    """Runs a command that must be refused; returns (exit code, its message)."""
+    code = main(["dav", *map(str, arguments)])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("dav: "), captured.err
+    return code, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([f"{STUDENT}:huge"], "unknown preset 'huge'; known: mini, vits"),
+        ([STUDENT, "--config.stepz=3"], "stepz"),
+        ([STUDENT, "--config.batch.labeled=3"], "labeled"),
+        ([STUDENT, "--config.steps=many"], "steps"),
+        ([STUDENT, "--job=bake"], "unknown --job=bake; known: auto, prepare"),
+        ([STUDENT, "--wrkdir=x"], "wrkdir"),
+        ([STUDENT, "train"], "unexpected argument 'train'"),
+        (["--config=configs/nothing.py"], "configs/nothing.py"),
+        (["--job=plan"], "--config=FILE is missing"),
+    ],
+)
+def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
+    workdir = tmp_path / "run"
+    code, said = refuse(capsys, *arguments, f"--workdir={workdir}")
+    assert code == 2 and message in said
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.model.size=enormous", "unknown model size 'enormous'; known: mini"),
+        ("--config.crop_px=(100, 100)", "multiples of 14"),
+        ("--config.mesh.fsdp=3", "does not use the 1 devices"),
+        ("--config.data.labelled=('sample/kitchen',)", "sample/kitchen"),
+        ("--config.model.encoder_init=dinov2", "encoder_init"),
+        ("--config.steps=0", "steps"),
+    ],
+)
+def test_a_config_that_cannot_run_is_refused(capsys, tmp_path, override, message):
+    code, said = refuse(capsys, STUDENT, override, f"--workdir={tmp_path}")
+    assert code == 2 and message in said
+
+
+@pytest.mark.parametrize("preset", ["vits", "vitb", "vitl"])
+def test_paper_scale_says_which_data_it_needs(capsys, tmp_path, preset):
+    code, said = refuse(capsys, f"{STUDENT}:{preset}", f"--workdir={tmp_path}")
+    assert code == 2 and "config.data.root is empty" in said
+    assert all(name in said for name in ("blended_mvs", "hrwsi", "sa1b", "places365"))
+
+
+def test_a_missing_data_path_is_named(capsys, tmp_path):
+    root = f"--config.data.root={tmp_path / 'nowhere'}"
+    code, said = refuse(capsys, f"{STUDENT}:vits", root, f"--workdir={tmp_path}")
+    assert code == 2 and str(tmp_path / "nowhere") in said
+
+
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [("train", "not prepared"), ("label", "not prepared"), ("evaluate", "0 of 250 steps")],
+)
+def test_a_stage_alone_says_what_it_lacks(capsys, tmp_path, job, message):
+    code, said = refuse(capsys, STUDENT, f"--job={job}", f"--workdir={tmp_path}")
+    assert code == 1 and message in said
+
+
+def test_labels_without_a_teacher_say_how_to_train_it(capsys, tmp_path, sample_root):
+    arguments = [STUDENT, f"--workdir={tmp_path}", f"--config.data.root={sample_root}"]
+    code, said = refuse(capsys, *arguments, "--job=label")
+    assert code == 1 and f"--config=configs/teacher.py:mini --workdir={tmp_path}/teacher" in said
+    code, said = refuse(capsys, *arguments, "--job=train")
+    assert code == 1 and "4 label shards of 'sample/photos' are missing" in said
+    assert "--job=label" in said
+
+
+def test_help_and_an_empty_command_show_the_usage(capsys):
+    assert main(["dav", "--help"]) == 0 and "--job=JOB" in capsys.readouterr().out
+    assert main(["dav"]) == 2
+
+
+def test_the_plan_costs_nothing(capsys, tmp_path):
+    assert main(["dav", STUDENT, "--job=plan", f"--workdir={tmp_path / 'run'}"]) == 0
+    said = capsys.readouterr().out
+    for word in ("3.5 M parameters", "mesh", "teacher", "labels", "student", "expected", "to do"):
+        assert word in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("preset", ["mini", "vits", "vitb", "vitl"])
+@pytest.mark.parametrize("recipe", ["teacher", "student"])
+def test_the_plan_of_every_preset_can_be_printed(capsys, tmp_path, recipe, preset):
+    config = f"--config=configs/{recipe}.py:{preset}"
+    assert main(["dav", config, "--job=plan", f"--workdir={tmp_path}"]) == 0
+    assert f"{recipe}:{preset}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.getuid() == 0 and not os.path.exists("/bin/mount"), reason="needs mount")
+def test_a_full_disk_is_one_clear_message_and_nothing_half_written(dav, tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        code, _, err = dav(STUDENT, f"--workdir={tmp_path}", "--job=prepare")
+        assert code == 1 and "no space left" in err and "Traceback" not in err
+        from dav.data import prepare
+
+        assert prepare.find(tmp_path / "data", "sample/icl") is None
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_ctrl_c_at_the_start_is_one_message():
+    code = """
+import signal, sys
+from dav import main
+main.parse = lambda argv: signal.raise_signal(signal.SIGINT)
+sys.exit(main.main(["dav", "--config=x"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 75 and done.stderr.count("\n") == 1
+    assert "the same command continues" in done.stderr
+    assert signal.getsignal(signal.SIGINT) is not None
