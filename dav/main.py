@@ -68,6 +68,9 @@ def parse(argv):
 def run(config, workdir, job):
     """Dispatches to a job; imports happen here, so that usage errors are quick."""
     quieten()
+    from dav.runtime.memory import keep_freed_memory
+
+    keep_freed_memory()
     from dav import auto, evaluate, label, plan, prepare, recipe, train
 
     recipe.check(config)
@@ -109,6 +112,9 @@ def explain(error):
             1,
         )
     for cause in chain:
+        if isinstance(cause, BrokenPipeError):  # whoever read the output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         if isinstance(cause, PermissionError):
             return fail(f"not allowed to write {cause.filename}; choose another --workdir", 1)
     import traceback

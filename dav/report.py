@@ -2,6 +2,7 @@
 
 import html
 import importlib.resources
+import itertools
 import string
 
 import cv2
@@ -120,13 +121,22 @@ def gallery(config, cases):
     heads = column_heads(config, shown)
     columns = "five" if len(heads) == 5 else "four"
     cells = [f'<div class="head">{head}</div>' for head in heads]
-    for case in cases:
+    for case in in_turns(cases):
         figures = " · ".join(f"{m} {case.scored[m].abs_rel:.3f}" for m in shown)
         cells.append(f'<div class="row"><b>{html.escape(case.id)}</b> AbsRel {figures}</div>')
         cells += [
             viz.image_tag(image, case.id) for image in case_images(case, shown, config.recipe)
         ]
     return f'<div class="gallery {columns}">{"".join(cells)}</div>'
+
+
+def in_turns(cases):
+    """The cases of all sources in turns, so that a page does not begin with twenty alike."""
+    by_source = {}
+    for case in cases:
+        by_source.setdefault(case.data, []).append(case)
+    rounds = itertools.zip_longest(*by_source.values())
+    return [case for cases in rounds for case in cases if case is not None]
 
 
 def shown_models(cases):
@@ -155,10 +165,9 @@ def case_images(case, models, judged):
 def overview(config, cases):
     """A few cases of different sources as one picture, uint8 RGB: the columns of the gallery."""
     models = shown_models(cases)
-    by_source = {}
-    for case in cases:
-        by_source.setdefault(case.data, []).append(case)
-    chosen = [group[i] for group in by_source.values() for i in {0, len(group) // 2}]
+    names = dict.fromkeys(case.data for case in cases)
+    groups = [[case for case in cases if case.data == name] for name in names]
+    chosen = [group[i] for group in groups for i in sorted({0, len(group) // 2})]
     size = chosen[0].image.shape[1::-1]
     rows = [
         np.concatenate(

@@ -69,6 +69,6 @@ def line_chart(curves, *, title, width=440, height=250):
         parts.append(f'<polyline points="{points}" stroke="{color}"/>')
         parts.append(
             f'<text x="{legend_x}" y="{top + 12 + 16 * index}" text-anchor="end" '
-            f'fill="{color}" class="legend">{html.escape(name)}</text>'
+            f'style="fill: {color}">{html.escape(name)}</text>'
         )
     return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'

@@ -1,25 +1,28 @@
-"""Runs three training steps on a given mesh and saves losses and parameters.
+"""Runs student steps on a given mesh and saves metrics, parameters and optimiser state.
 
-    python tests/sharded_step.py DEVICES FSDP RECIPE OUT.npz
+    python tests/sharded_step.py DEVICES FSDP OPTIMIZER OUT.npz [SIZE]
 
-A process of its own, since the number of simulated devices is fixed once jax has started.
+A process of its own, since the number of simulated devices is fixed once jax has started. SIZE is
+`tiny` (compiles quickly) or one of the model's own.
 """
 
 import sys
 
 import jax
 import numpy as np
+import optax
 
 from dav import recipe
 from dav.data import loader
 from dav.main import parse
+from dav.models.depth_anything import SIZES, Size
 from dav.runtime import parallel
 
-STEPS = 3
+TINY = Size(64, 4, 2, (0, 1, 2, 3), 16, (8, 16, 32, 64), position_grid=4)
 
 
 def random_batch(config, rng):
-    """Noise with structure: smooth ramps as truth, some pixels invalid."""
+    """Noise in front of smooth surfaces, some pixels invalid."""
     height, width = config.crop_px
     batch = {}
     for kind, size in config.batch.items():
@@ -33,36 +36,43 @@ def random_batch(config, rng):
     return batch
 
 
-def main(devices, fsdp, name, out):
-    jax.config.update("jax_num_cpu_devices", devices)
+def make_trainer(fsdp, optimizer, size):
+    SIZES["tiny"] = TINY
     config, _, _ = parse(
         [
             "dav",
-            f"--config=configs/{name}.py",
+            "--config=configs/student.py",
+            f"--config.model.size={size}",
             "--config.batch.labelled=8",
+            "--config.batch.unlabelled=16",
             "--config.crop_px=(56, 70)",
             f"--config.mesh.fsdp={fsdp}",
             "--config.mesh.min_sharded_elements=1000",
-            *(["--config.batch.unlabelled=16"] if name == "student" else []),
         ]
     )
-    trainer = recipe.make_trainer(config)
+    if optimizer == "momentum":
+        recipe.make_optimizer = lambda config: optax.sgd(0.01, momentum=0.9)
+    return config, recipe.make_trainer(config)
+
+
+def main(devices, fsdp, optimizer, out, size="tiny"):
+    jax.config.update("jax_num_cpu_devices", devices)
+    config, trainer = make_trainer(fsdp, optimizer, size)
     state, frozen = trainer.init(), trainer.frozen()
-    if fsdp > 1:  # the rule must really have split something
-        kernel = state.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"]
-        assert kernel.addressable_shards[0].data.size * fsdp == kernel.size
-    rng, losses = np.random.default_rng(0), []
-    for _ in range(STEPS):
+    kernel = state.params["encoder"]["block_00"]["mlp"]["fc1"]["kernel"]
+    # The rule must really have split something, and the frozen encoder by the same rule.
+    assert kernel.addressable_shards[0].data.size * fsdp == kernel.size
+    assert frozen["block_00"]["mlp"]["fc1"]["kernel"].sharding == kernel.sharding
+    rng, metrics = np.random.default_rng(0), []
+    for _ in range(1 if optimizer == "adamw" else 3):
         batch = loader.to_device(random_batch(config, rng), parallel.batch_sharding(trainer.mesh))
-        state, metrics = trainer.step(state, frozen, batch)
-        losses.append({key: float(value) for key, value in metrics.items()})
-    params = {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
-    }
-    figures = {f"metric {key}": np.array([loss[key] for loss in losses]) for key in losses[0]}
-    np.savez(out, **params, **figures)
+        state, figures = trainer.step(state, frozen, batch)
+        metrics.append({name: float(value) for name, value in figures.items()})
+    leaves = jax.tree_util.tree_leaves_with_path((state.params, state.opt_state))
+    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    arrays |= {f"metric {name}": np.array([m[name] for m in metrics]) for name in metrics[0]}
+    np.savez(out, **arrays)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

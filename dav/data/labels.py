@@ -58,7 +58,7 @@ def write_shard(folder, name, records, origin):
     writer.close()
     content = temporary.read_bytes()
     if ArrayRecordReader(str(temporary)).num_records() != len(records):
-        raise OSError(f"label shard {temporary} was not written whole; is the disk full?")
+        raise DavError(f"label shard {temporary} was not written whole: is the disk full?")
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, folder / name)

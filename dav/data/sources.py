@@ -17,7 +17,8 @@ def open_split(root, name, split):
     import tensorflow_datasets as tfds
 
     try:
-        return tfds.builder_from_directory(str(folder)).as_data_source(split)
+        records = tfds.builder_from_directory(str(folder)).as_data_source(split)
+        return Records(records, f"{name} in {folder}")
     except Exception as error:
         raise DavError(
             f"data set {name!r} in {folder} cannot be read ({error}); run --job=prepare to check "
@@ -41,6 +42,26 @@ def record_count(path):
     from array_record.python.array_record_module import ArrayRecordReader
 
     return ArrayRecordReader(str(path)).num_records()
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of one data set; what cannot be read is named."""
+
+    records: object
+    name: str
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        try:
+            return self.records[index]
+        except Exception as error:
+            raise DavError(
+                f"record {index} of data set {self.name} cannot be read; run the same command "
+                "with --job=prepare, which finds and rebuilds damaged shards"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ LAST_BIAS = 1.0
 
 
 class Decoder(nn.Module):
-    """Four token maps [B, h, w, D], shallow to deep → disparity float32 [B, 14 h, 14 w] ≥ 0."""
+    """Four token maps [B, h, w, D], shallow to deep → disparity float32 [B, 14 h, 14 w] ≥ 0.
+
+    The last two layers compute in float32 whatever `dtype` is: there, rounding shows as banding.
+    """
 
     features: int
     reassemble: tuple[int, int, int, int]
@@ -34,7 +37,7 @@ class Decoder(nn.Module):
         x = self._fuse(x, lateral[0], tuple(2 * n for n in lateral[0].shape[1:3]), "fusion_1")
         x = self._conv(self.features // 2, "output_1")(x)
         x = resize_bilinear(x, tuple(PATCH_PX * n for n in grid))
-        x = nn.relu(self._conv(32, "output_2")(x)).astype(jnp.float32)
+        x = nn.relu(conv(32, 3, jnp.float32, "output_2")(x.astype(jnp.float32)))
         bias = nn.initializers.constant(LAST_BIAS)
         x = nn.Conv(1, (1, 1), kernel_init=conv_init(), bias_init=bias, name="output_3")(x)
         return nn.relu(x)[..., 0]  # [B, H, W]

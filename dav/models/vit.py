@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         batch, *grid, width = x.shape
         x = x.reshape(batch, -1, width)
         x = self._add_class_and_positions(x, tuple(grid))  # [B, N, D]
-        norm = nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32, name="norm")
+        norm = layer_norm("norm")
         tapped = []
         for index in range(self.blocks):
             x = Block(self.heads, dtype=self.dtype, name=f"block_{index:02d}")(x)
@@ -105,8 +105,7 @@ class Block(nn.Module):
         return x + self._scale(Mlp(dtype=self.dtype, name="mlp")(self._norm(x, 2)), 2)
 
     def _norm(self, x, index):
-        norm = nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32, name=f"norm{index}")
-        return norm(x).astype(self.dtype)
+        return layer_norm(f"norm{index}")(x).astype(self.dtype)
 
     def _scale(self, x, index):
         gamma = self.param(f"scale{index}", nn.initializers.ones, (x.shape[-1],))
@@ -138,6 +137,11 @@ class Mlp(nn.Module):
         width = x.shape[-1]
         x = dense(4 * width, self.dtype, "fc1")(x)
         return dense(width, self.dtype, "fc2")(nn.gelu(x, approximate=False))
+
+
+def layer_norm(name):
+    """LayerNorm in float32, its variance taken about the mean: one pass would lose digits."""
+    return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
 def dense(features, dtype, name):

@@ -20,6 +20,8 @@ def affine_invariant(prediction, target, valid):
     gradient flows through the prediction's own shift and scale (the paper does not say).
     """
     prediction, target, valid = (x.reshape(x.shape[0], -1) for x in (prediction, target, valid))
+    # What stands in invalid pixels, be it NaN, must reach neither the loss nor its gradient.
+    prediction, target = (jnp.where(valid, x, 0.0) for x in (prediction, target))
     target_shift, target_scale = shift_and_scale(target, valid)
     usable = target_scale > MIN_SPREAD
     target = _normalise(target, target_shift, target_scale)

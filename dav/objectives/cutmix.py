@@ -13,7 +13,7 @@ from dav.objectives.affine_invariant import affine_invariant
 PROBABILITY = 0.5
 AREA_SHARE = (0.02, 0.4)
 ASPECT_RATIO = (0.3, 1 / 0.3)  # height / width
-DRAWS = 32  # boxes are redrawn until one fits; so many misses in a row do not happen
+DRAWS = 256  # a box is redrawn until it fits; so many misses in a row practically do not happen
 
 
 def draw_masks(key, shape):
@@ -27,14 +27,14 @@ def draw_masks(key, shape):
 
 
 def draw_boxes(key, batch, height, width):
-    """Returns int32 top, left, rows, columns [B]: the first of DRAWS boxes that fits inside."""
+    """Returns int32 top, left, rows, columns [B]: the first of DRAWS boxes that fits inside.
+
+    The area is drawn once, aspect and corner anew each time; else small boxes would win.
+    """
     area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
+    low, high = AREA_SHARE
+    area = height * width * jax.random.uniform(area_key, (batch, 1), minval=low, maxval=high)
     shape = (batch, DRAWS)
-    area = (
-        height
-        * width
-        * jax.random.uniform(area_key, shape, minval=AREA_SHARE[0], maxval=AREA_SHARE[1])
-    )
     ratio = jax.random.uniform(ratio_key, shape, minval=ASPECT_RATIO[0], maxval=ASPECT_RATIO[1])
     rows = jnp.sqrt(area * ratio).astype(jnp.int32)
     columns = jnp.sqrt(area / ratio).astype(jnp.int32)

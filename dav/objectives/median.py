@@ -48,4 +48,4 @@ def _value_at(x, hits):
     value = jax.lax.stop_gradient(jnp.where(hits.any(axis=-1), value, 0.0))
     share = hits / jnp.maximum(jnp.sum(hits, axis=-1, keepdims=True), 1)
     through = jnp.sum(share * x, axis=-1)
-    return value + through - jax.lax.stop_gradient(through)
+    return value + (through - jax.lax.stop_gradient(through))

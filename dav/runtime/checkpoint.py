@@ -43,7 +43,8 @@ class Checkpoints:
 
     def restore(self, step, abstract):
         """The state saved at `step`, shaped and placed as `abstract` (ShapeDtypeStructs)."""
-        loaded = self._checkpointer.load(step, _as_dict(abstract))
+        with _damage_named(self._checkpointer.directory / str(step)):
+            loaded = self._checkpointer.load(step, _as_dict(abstract))
         return type(abstract)(**loaded)
 
 
@@ -54,8 +55,23 @@ def restore_params(folder, abstract_params):
         raise DavError(f"there is no checkpoint in {folder}")
     context = ocp.Context()
     context.pytree_options.loading.partial_load = True
-    with context, ocp.training.Checkpointer(Path(folder).absolute()) as checkpointer:
+    with (
+        context,
+        ocp.training.Checkpointer(Path(folder).absolute()) as checkpointer,
+        _damage_named(Path(folder) / str(step)),
+    ):
         return checkpointer.load(step, {"params": abstract_params})["params"]
+
+
+@contextlib.contextmanager
+def _damage_named(path):
+    try:
+        yield
+    except Exception as error:
+        raise DavError(
+            f"the checkpoint {path} cannot be read ({type(error).__name__}); delete this folder "
+            "and run the same command again: it continues from the one before"
+        ) from error
 
 
 def _as_dict(state):

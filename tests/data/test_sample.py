@@ -137,3 +137,17 @@ def test_an_eight_bit_target_is_refused(sample_root):
 def test_the_table_is_plain_csv():
     rows = list(csv.DictReader((FOLDER / "sample.csv").read_text().splitlines()))
     assert rows == sample.read_table()
+
+
+def test_a_flipped_byte_in_a_shard_is_found_when_read_and_repaired_by_preparing(tmp_path):
+    prepare.prepare(tmp_path, "sample/tum")
+    shard = sources.split_shards(tmp_path, "sample/tum", "train")[0]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    records = sources.open_split(tmp_path, "sample/tum", "train")
+    with pytest.raises(DavError, match=r"sample/tum.*--job=prepare"):
+        [records[index] for index in range(len(records))]
+    prepare.prepare(tmp_path, "sample/tum")
+    records = sources.open_split(tmp_path, "sample/tum", "train")
+    assert len([records[index] for index in range(len(records))]) == 6

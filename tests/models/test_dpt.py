@@ -146,24 +146,17 @@ def test_fusion_may_project_before_the_resize(with_lateral):
     np.testing.assert_allclose(found, slow_fusion(x, lateral, (5, 8), params), atol=1e-5)
 
 
-@pytest.mark.parametrize("grid", [(3, 3), (4, 2), (3, 5)])
+@pytest.mark.parametrize("grid", [(4, 2), (3, 5)])
 def test_decoder_equals_the_slow_reference(grid):
     taps = [normal((2, *grid, 8), seed) for seed in range(4)]
     module = Decoder(features=8, reassemble=CHANNELS)
     params = params_of(module, taps)
-    params["output_3"]["bias"] = np.float32([0.1])
+    params["output_3"]["bias"] = np.float32([-0.3])
     found = np.asarray(jax.jit(module.apply)({"params": params}, taps))
     expected = slow_decoder(taps, params)
     assert found.shape == (2, 14 * grid[0], 14 * grid[1])
-    assert 0.1 < (expected > 0).mean() < 1  # the last ReLU cuts some pixels, not all
+    assert 0.1 < (expected > 0).mean() < 0.9  # the last ReLU cuts some pixels, not all
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_a_fresh_decoder_is_alive():
-    taps = [normal((2, 2, 3, 8), seed) for seed in range(4)]
-    module = Decoder(features=8, reassemble=CHANNELS)
-    params = jax.jit(module.init)(jax.random.key(0), taps)
-    assert (module.apply(params, taps) > 0).mean() > 0.5
 
 
 def test_the_never_used_unit_of_the_deepest_fusion_has_no_parameters():

@@ -10,7 +10,7 @@ import pytest
 from dav.objectives import cutmix
 from dav.objectives.affine_invariant import affine_invariant
 
-SIZES = [(70, 70), (56, 98), (98, 56)]
+SIZES = [(70, 70), (56, 98)]
 
 draw_boxes = jax.jit(cutmix.draw_boxes, static_argnums=(1, 2, 3))
 draw_masks = jax.jit(cutmix.draw_masks, static_argnums=1)
@@ -86,7 +86,7 @@ def test_area_of_boxes_is_uniform_not_biased_to_those_that_fit_easily(size):
     assert 0.2 < (share > 0.305).mean() < 0.3
 
 
-@pytest.mark.parametrize("size", SIZES[:2])
+@pytest.mark.parametrize("size", SIZES)
 def test_masks_are_rectangles(size):
     used = masks(*size)[masks(*size).any(axis=(1, 2))]
     rows, columns = used.any(axis=2), used.any(axis=1)
@@ -98,7 +98,7 @@ def test_masks_are_rectangles(size):
     assert share.max() <= 0.4 and len(np.unique(share)) > 20
 
 
-@pytest.mark.parametrize("size", SIZES[:2])
+@pytest.mark.parametrize("size", SIZES)
 def test_about_half_of_the_images_are_not_mixed(size):
     unmixed = (~masks(*size).any(axis=(1, 2))).mean()
     assert 0.42 < unmixed < 0.58  # five deviations of 1000 fair coins

@@ -1,0 +1,52 @@
+"""Four images, three hundred steps: the recipe must be able to learn them by heart."""
+
+import jax
+import numpy as np
+import pytest
+
+from dav import evaluate, recipe
+from dav.data import loader
+from dav.data.transforms import resize_example
+from dav.main import parse
+from dav.runtime import parallel
+from dav.step import predict
+
+STEPS = 300
+MAX_ABS_REL = 0.05
+
+
+@pytest.fixture(scope="module")
+def examples(sample_root):
+    """Two very different views of the living room and two of the desk."""
+    icl = recipe.open_examples(sample_root, ("sample/icl",), "train")
+    tum = recipe.open_examples(sample_root, ("sample/tum",), "train")
+    return [resize_example(e, (84, 112)) for e in (icl[0], icl[70], tum[0], tum[5])]
+
+
+def test_four_images_are_learned_by_heart(examples):
+    config, _, _ = parse(
+        [
+            "dav",
+            "--config=configs/teacher.py",
+            f"--config.steps={STEPS}",
+            "--config.batch.labelled=4",
+            "--config.crop_px=(84, 112)",
+        ]
+    )
+    trainer = recipe.make_trainer(config)
+    names = ("image", "disparity", "valid")
+    host = {"labelled": {name: np.stack([e[name] for e in examples]) for name in names}}
+    batch = loader.to_device(host, parallel.batch_sharding(trainer.mesh))
+    state = trainer.init()
+    for _ in range(STEPS):
+        state, metrics = trainer.step(state, (), batch)
+    model = recipe.make_model(config)
+    disparity = jax.device_get(
+        jax.jit(lambda p, x: predict(p, x, model=model))(state.params, host["labelled"]["image"])
+    )
+    scores = [
+        evaluate.score(one, example, max_depth_m=10.0).abs_rel
+        for one, example in zip(disparity, examples, strict=True)
+    ]
+    print("AbsRel", [round(score, 4) for score in scores], "loss", float(metrics["loss"]))
+    assert max(scores) < MAX_ABS_REL
