@@ -22,6 +22,7 @@ from dav.main import parse
 from dav.models.depth_anything import SIZES
 from dav.objectives.median import masked_median
 from dav.runtime import perf
+from dav.runtime.memory import keep_freed_memory
 from dav.step import strong_view
 
 
@@ -31,6 +32,7 @@ def main():
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--out", default="benchmarks/results/train_step_cpu.json")
     arguments = parser.parse_args()
+    keep_freed_memory()
     config, _, _ = parse(["dav", f"--config={arguments.config}"])
     medians, flops = measure(config, arguments.steps)
     limit = 2 * 1024**3 / medians["matmul_1024"]

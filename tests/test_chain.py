@@ -179,7 +179,7 @@ def test_asked_to_stop_it_saves_and_says_so(start, dav, finished, tmp_path, sign
     for name in ("data", "teacher", "labels"):
         os.symlink(undisturbed / name, tmp_path / name)
     process = start(*SHORT, f"--workdir={tmp_path}")
-    wait_for(lambda: (tmp_path / "checkpoints").exists(), process)
+    wait_for(lambda: (tmp_path / "metrics.jsonl").exists(), process)
     process.send_signal(signal_number)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 75 and "Traceback" not in err

@@ -1,4 +1,8 @@
-"""The same student steps on one device and on eight simulated ones."""
+"""The same student step on one device and on eight simulated ones.
+
+One step at a time, from the same state: the loss's median and absolute value have kinks, and two
+runs that differ by rounding may later fall on different sides of one.
+"""
 
 import subprocess
 import sys
@@ -12,13 +16,13 @@ MESHES = pytest.mark.parametrize("fsdp", [1, 2], ids=["data=8", "data=4,fsdp=2"]
 
 @pytest.fixture(scope="module")
 def outcome(environment, tmp_path_factory):
-    """outcome(devices, fsdp, optimizer) → metrics, parameters and optimiser state."""
+    """outcome(devices, fsdp) → metrics, parameters and optimiser state by name."""
     folder = tmp_path_factory.mktemp("sharded")
 
-    def run(*arguments):
-        out = folder / ("-".join(map(str, arguments)) + ".npz")
+    def run(devices, fsdp):
+        out = folder / f"{devices}-{fsdp}.npz"
         if not out.exists():
-            command = [sys.executable, "tests/sharded_step.py", *map(str, arguments), str(out)]
+            command = [sys.executable, "tests/sharded_step.py", str(devices), str(fsdp), str(out)]
             done = subprocess.run(
                 command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
             )
@@ -29,33 +33,42 @@ def outcome(environment, tmp_path_factory):
 
 
 @MESHES
-def test_losses_and_parameters_are_equal_after_three_steps(outcome, fsdp):
-    one, eight = outcome(1, 1, "momentum"), outcome(8, fsdp, "momentum")
-    assert one.keys() == eight.keys()
-    for name in one:
-        tolerance = 2e-6 * max(np.abs(one[name]).max(), 1e-2)
-        np.testing.assert_allclose(eight[name], one[name], atol=tolerance, rtol=1e-5, err_msg=name)
+def test_losses_are_equal(outcome, fsdp):
+    one, eight = outcome(1, 1), outcome(8, fsdp)
+    names = [name for name in one if "metric" in name]
+    assert len(names) == 2 * 6
+    for name in names:
+        assert one[name] != 0
+        np.testing.assert_allclose(eight[name], one[name], rtol=1e-5, err_msg=name)
 
 
 @MESHES
-def test_the_real_optimizer_sees_the_same_gradients(outcome, fsdp):
-    """Adam divides by the gradient's size: where a gradient is nothing but rounding, so is its
-    update. Compared are the moments, and parameters with a gradient to speak of."""
-    one, eight = outcome(1, 1, "adamw"), outcome(8, fsdp, "adamw")
-    moments = [name for name in one if ".mu" in name]
-    assert len(moments) == sum(name.startswith("[0]") for name in one)
-    largest = max(np.abs(one[name]).max() for name in moments)
-    for name in moments:
-        np.testing.assert_allclose(eight[name], one[name], atol=1e-6 * largest, err_msg=name)
-        parameter = "[0]" + name.partition(".mu")[2]
-        clear = np.abs(one[name]) > 1e-3 * largest
-        difference = np.abs(eight[parameter] - one[parameter])[clear]
-        assert difference.max(initial=0) <= 1e-6, parameter
+def test_gradients_are_equal(outcome, fsdp):
+    """The optimiser's first moments are the gradients, clipped and scaled."""
+    one, eight = outcome(1, 1), outcome(8, fsdp)
+    names = [name for name in one if ".mu" in name]
+    assert len(names) == sum(" [0]" in name for name in one)
+    largest = max(np.abs(one[name]).max() for name in names)
+    for name in names:
+        np.testing.assert_allclose(
+            eight[name], one[name], atol=2e-5 * largest, rtol=1e-5, err_msg=name
+        )
+
+
+@MESHES
+def test_updated_parameters_are_equal(outcome, fsdp):
+    """Adam divides by the gradient's size: where a gradient is nothing but rounding, its update is
+    too. All others must agree to rounding, those to the length of one update."""
+    one, eight = outcome(1, 1), outcome(8, fsdp)
+    largest = max(np.abs(one[name]).max() for name in one if ".mu" in name)
+    compared = 0
     for name in one:
-        if name.startswith("metric"):
-            np.testing.assert_allclose(eight[name], one[name], rtol=1e-5, err_msg=name)
-
-
-def test_the_losses_move(outcome):
-    losses = outcome(1, 1, "momentum")["metric loss"]
-    assert len(set(losses)) == 3
+        if ".mu" not in name:
+            continue
+        parameter = f"{name[:2]}[0]" + name.partition(".mu")[2]
+        clear = np.abs(one[name]) > 1e-3 * largest
+        difference = np.abs(eight[parameter] - one[parameter])
+        assert difference[clear].max(initial=0) <= 1e-6, parameter
+        assert difference.max() <= 1e-4, parameter
+        compared += clear.sum()
+    assert compared > 10_000
