@@ -34,7 +34,7 @@ def mini():
     config.short_side_px = 168
     config.train_short_side_px = 168
     config.crop_px = (168, 224)
-    config.steps = 250
+    config.steps = 200
     config.batch = ConfigDict(dict(labelled=8))
     config.optimizer = optimizer(encoder_lr=5e-4, decoder_lr=1e-3, warmup_steps=20)
     config.data = ConfigDict(dict(root="", labelled=("sample/icl", "sample/tum")))
