@@ -3,6 +3,7 @@
 import time
 
 from dav import plan, prepare, recipe
+from dav.runtime.memory import return_freed_memory
 from dav.runtime.telemetry import format_duration
 
 
@@ -18,3 +19,4 @@ def auto(config, paths):
         begin = time.monotonic()
         stage.run()
         print(f"{stage.name} took {format_duration(time.monotonic() - begin)}", flush=True)
+        return_freed_memory()

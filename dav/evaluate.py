@@ -66,13 +66,18 @@ def evaluate(config, paths):
 
 def is_done(config, paths):
     """Whether the results of the finished training are there."""
-    result, page = paths.workdir / "eval.json", paths.workdir / "report" / "index.html"
-    return result.exists() and page.exists() and read_json(result).get("steps") == config.steps
+    path, page = paths.workdir / "eval.json", paths.workdir / "report" / "index.html"
+    if not path.exists() or not page.exists():
+        return False
+    result = read_json(path)
+    return (result.get("steps"), result.get("protocol")) == (config.steps, protocol(config))
 
 
 def protocol(config):
     """The whole protocol in words; it belongs beside every number."""
     return {
+        "sets": list(config.evaluation.sets),
+        "split": config.evaluation.split,
         "align": "least squares, scale and shift of disparity, per image, over valid pixels",
         "resize": "prediction to the truth's size, bilinear",
         "short_side_px": config.short_side_px,

@@ -18,6 +18,15 @@ from dav.models.depth_anything import SIZES, DepthAnything, make_encoder
 from dav.runtime import checkpoint, parallel
 from dav.step import Objective, init_state, key_for, predict, train_step
 
+CIRCUMSTANCES = {
+    "checkpoint_every",
+    "evaluation",
+    "label_batch",
+    "labels_dir",
+    "log_every",
+    "mesh",
+    "teacher_workdir",
+}
 PARAMETER_GROUPS = {"encoder": r"^encoder/", "decoder": r"^decoder/"}
 
 
@@ -274,22 +283,14 @@ def label_origin(config, paths):
 
 
 def identity(config):
-    """The config as plain values, without what does not change the result: where files are, how
-    many devices share the work, how often to log and save."""
-    plain = json.loads(config.to_json_best_effort())
-    for name in (
-        "mesh",
-        "log_every",
-        "checkpoint_every",
-        "label_batch",
-        "teacher_workdir",
-        "labels_dir",
-    ):
-        plain.pop(name, None)
-    plain["data"].pop("root")
-    if "teacher" in plain:
-        teacher = plain["teacher"]
-        for name in ("mesh", "log_every", "checkpoint_every"):
-            teacher.pop(name, None)
-        teacher["data"].pop("root")
-    return plain
+    """The config as plain values, without what does not change the weights: where files are, how
+    many devices share the work, how often to log and save, what is evaluated."""
+    return _without_circumstances(json.loads(config.to_json_best_effort()))
+
+
+def _without_circumstances(plain):
+    kept = {name: value for name, value in plain.items() if name not in CIRCUMSTANCES}
+    kept["data"] = {name: value for name, value in plain["data"].items() if name != "root"}
+    if "teacher" in kept:
+        kept["teacher"] = _without_circumstances(kept["teacher"])
+    return kept

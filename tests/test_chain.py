@@ -126,6 +126,17 @@ def test_another_config_is_refused_and_nothing_is_lost(dav, finished):
     assert latest_step(workdir / "checkpoints") == 6
 
 
+def test_evaluating_on_other_sets_needs_no_new_training(dav, finished):
+    workdir, _ = finished
+    before = (workdir / "eval.json").read_text()
+    code, out, _ = dav(*SHORT, "--config.evaluation.sets=('sample/tum',)", f"--workdir={workdir}")
+    assert code == 0 and "— evaluation" in out and "— student" not in out
+    rows = json.loads((workdir / "eval.json").read_text())["rows"]
+    assert {row["data"] for row in rows} == {"sample/tum"}
+    dav(*SHORT, f"--workdir={workdir}")
+    assert (workdir / "eval.json").read_text() == before
+
+
 def wait_for(condition, process, seconds=240):
     """Polls until the condition holds; the process must still be running then."""
     deadline = time.monotonic() + seconds

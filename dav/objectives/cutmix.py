@@ -19,8 +19,9 @@ DRAWS = 256  # a box is redrawn until it fits; so many misses in a row practical
 def draw_masks(key, shape):
     """Boxes as bool [B, H, W] for shape (B, H, W); no pixel for half of the images."""
     batch, height, width = shape
-    top, left, rows, columns = draw_boxes(key, batch, height, width)
-    use = jax.random.bernoulli(jax.random.fold_in(key, 1), PROBABILITY, (batch,))
+    box_key, use_key = jax.random.split(key)
+    top, left, rows, columns = draw_boxes(box_key, batch, height, width)
+    use = jax.random.bernoulli(use_key, PROBABILITY, (batch,))
     y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
     top, left, rows, columns, use = (v[:, None, None] for v in (top, left, rows, columns, use))
     return use & (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)

@@ -1,7 +1,10 @@
 """How the process gets its memory from the system."""
 
 import ctypes
+import gc
 from pathlib import Path
+
+import jax
 
 # glibc's mallopt parameters, from its malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
@@ -20,6 +23,15 @@ def keep_freed_memory():
         mallopt(ARENA_MAX, 1)
         mallopt(MMAP_THRESHOLD, 1 << 30)
         mallopt(TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def return_freed_memory():
+    """Gives back what a finished stage left: its compiled programs and all freed pages."""
+    jax.clear_caches()
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def has_accelerator():

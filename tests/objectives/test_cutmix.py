@@ -104,11 +104,15 @@ def test_about_half_of_the_images_are_not_mixed(size):
     assert 0.42 < unmixed < 0.58  # five deviations of 1000 fair coins
 
 
-def test_use_and_size_of_a_box_are_drawn_independently():
-    used = masks(70, 70).any(axis=(1, 2))
-    _, _, rows, columns = boxes(70, 70)
-    share = rows * columns / 70**2
-    assert abs(share[used].mean() - share[~used].mean()) < 0.035  # five deviations
+def test_use_and_shape_of_a_box_are_drawn_independently():
+    """Of one image of the batch, over many keys: shared draws would show in its aspect."""
+    keys = jax.random.split(jax.random.key(5), 2000)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: cutmix.draw_masks(key, (1, 42, 42))))(keys))
+    drawn = drawn[:, 0][drawn.any(axis=(1, 2, 3))]
+    rows, columns = drawn.any(axis=2).sum(axis=1), drawn.any(axis=1).sum(axis=1)
+    all_rows, all_columns = boxes(42, 42)[2:]
+    used, every = np.log(rows / columns).mean(), np.log(all_rows / all_columns).mean()
+    assert abs(used - every) < 0.12  # four deviations of the difference of two such means
 
 
 def test_one_key_gives_one_mask():
