@@ -2,7 +2,7 @@
 
 import time
 
-from dav import plan, prepare, recipe
+from dav import folders, plan, prepare, recipe
 from dav.runtime.memory import return_freed_memory
 from dav.runtime.telemetry import format_duration
 
@@ -10,8 +10,12 @@ from dav.runtime.telemetry import format_duration
 def auto(config, paths):
     """Runs every unfinished stage of the recipe; says so when there is none."""
     stages = plan.show(config, paths)
+    if all(stage.done for stage in stages):
+        return
     prepare.check_root(config, paths)
     recipe.check_trainable(config)
+    if config.recipe == "student":
+        recipe.check_trainable(folders.teacher_config(config, paths))
     for stage in stages:
         if stage.done:
             continue

@@ -10,12 +10,12 @@ import cv2
 import jax
 import numpy as np
 
-from dav import recipe, report
+from dav import folders, recipe, report
 from dav.errors import DavError
 from dav.files import read_json, write_json
 from dav.inference import predict_each
 from dav.objectives import alignment, metrics
-from dav.runtime import checkpoint, workdir
+from dav.runtime import workdir
 from dav.runtime.telemetry import Progress
 
 BATCH = 8
@@ -44,11 +44,12 @@ class Case:
 
 def evaluate(config, paths):
     """Writes eval.json and report/index.html; returns at once if they stand for these weights."""
+    workdir.check_config(paths.workdir, folders.identity(config))
     if is_done(config, paths):
         print("evaluation: done, nothing left to do")
         return
-    with workdir.claim(paths.workdir, recipe.identity(config)):
-        predictors = make_predictors(config, paths)
+    predictors = make_predictors(config, paths)
+    with workdir.claim(paths.workdir, folders.identity(config)):
         cases = [
             case
             for name in config.evaluation.sets
@@ -82,6 +83,7 @@ def protocol(config):
         "resize": "prediction to the truth's size, bilinear",
         "short_side_px": config.short_side_px,
         "max_depth_m": config.evaluation.max_depth_m,
+        "valid": "measured and not above max_depth_m; predictions are clipped there",
         "crop": "none",
         "mean": "per image, then over images",
     }
@@ -89,22 +91,18 @@ def protocol(config):
 
 def make_predictors(config, paths):
     """Model name → (images uint8 [B, H, W, 3] → disparity [B, H, W])."""
-    trained = {config.recipe: (config, paths.checkpoints)}
+    trained = {config.recipe: (config, paths)}
     if config.recipe == "student":
-        teacher = recipe.teacher_config(config, paths)
-        trained["teacher"] = (teacher, paths.teacher / "checkpoints")
-    for name, (its_config, folder) in trained.items():
-        done = checkpoint.latest_step(folder) or 0
-        if done < its_config.steps:
-            raise DavError(
-                f"the {name} in {folder.parent} has {done} of {its_config.steps} steps; run the "
-                "same command without --job to train it"
-            )
-    predictors = {n: recipe.make_predictor(c, folder) for n, (c, folder) in trained.items()}
+        teacher = folders.teacher_config(config, paths)
+        trained["teacher"] = (teacher, folders.make_paths(teacher, paths.teacher))
+    for its_config, its_paths in trained.values():
+        folders.check_trained(its_config, its_paths)
+    predictors = {n: recipe.make_predictor(c, p.checkpoints) for n, (c, p) in trained.items()}
     return predictors | {"ramp": vertical_ramp, "constant": constant_map}
 
 
 def constant_map(images):
+    """Everything equally far."""
     return np.ones(images.shape[:3], np.float32)
 
 
@@ -124,19 +122,20 @@ def score_set(config, paths, name, predictors):
     if not examples:
         raise DavError(f"data set {name!r} has no image with a valid pixel to evaluate on")
     scored = [{} for _ in examples]
-    progress = Progress(f"evaluation on {name}", len(predictors) * len(examples), plain_every=1e9)
-    done = 0
-    for model, predict in predictors.items():
-        for index, disparity in predict_each(
-            predict,
-            [example["image"] for example in examples],
-            short_side_px=config.short_side_px,
-            batch_size=recipe.whole_batch(BATCH),
-        ):
-            scored[index][model] = score(disparity, examples[index], config.evaluation.max_depth_m)
-            done += 1
-            progress.update(done)
-    progress.close()
+    images, done = [example["image"] for example in examples], 0
+    with Progress(f"evaluation on {name}", len(predictors) * len(images), plain_every=1e9) as bar:
+        for model, predict in predictors.items():
+            for index, disparity in predict_each(
+                predict,
+                images,
+                short_side_px=config.short_side_px,
+                batch_size=recipe.whole_batch(BATCH),
+            ):
+                scored[index][model] = score(
+                    disparity, examples[index], config.evaluation.max_depth_m
+                )
+                done += 1
+                bar.update(done)
     return [
         Case(name, e["id"], e["image"], depth_of(e), e["valid"], s)
         for e, s in zip(examples, scored, strict=True)
@@ -151,12 +150,12 @@ def depth_of(example):
 
 def score(disparity, example, max_depth_m):
     """Resizes the prediction to the truth's size, aligns it, and measures."""
-    height, width = example["valid"].shape
+    depth_m = depth_of(example)
+    valid = example["valid"] & (depth_m <= max_depth_m)
+    height, width = valid.shape
     disparity = cv2.resize(disparity, (width, height), interpolation=cv2.INTER_LINEAR)
     aligned, abs_rel, delta1 = jax.device_get(
-        _align_and_measure(
-            disparity[None], depth_of(example)[None], example["valid"][None], max_depth_m
-        )
+        _align_and_measure(disparity[None], depth_m[None], valid[None], max_depth_m)
     )
     return Scored(aligned[0], float(abs_rel[0]), float(delta1[0]))
 

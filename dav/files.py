@@ -21,6 +21,7 @@ def write_whole(path, text):
 
 
 def write_json(path, value):
+    """Writes a JSON file whole or not at all."""
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
@@ -29,7 +30,9 @@ def read_json(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DavError(f"{path} is damaged ({error}); delete it and start again") from None
+        raise DavError(
+            f"{path} is damaged ({error}); restore it, or delete the folder it stands in"
+        ) from None
 
 
 def append_line(path, value):
@@ -51,7 +54,9 @@ def read_lines(path):
     try:
         return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
     except ValueError as error:
-        raise DavError(f"{path} is damaged ({error}); delete it and start again") from None
+        raise DavError(
+            f"{path} is damaged ({error}); restore it, or delete the folder it stands in"
+        ) from None
 
 
 def checksum(path):

@@ -4,27 +4,27 @@ Label shards stand one for one with image shards. A shard is written whole or no
 job can be stopped anywhere and continues with the shards that are missing.
 """
 
-from dav import recipe
+from dav import folders, recipe
 from dav.data import labels
 from dav.data.examples import decode_example
 from dav.data.sources import Decoded, Subset, open_split, record_count, split_shards
 from dav.errors import DavError
 from dav.inference import predict_each
-from dav.runtime import checkpoint, workdir
+from dav.runtime import workdir
 from dav.runtime.telemetry import Progress
 
 
 def label(config, paths):
     """Writes the missing label shards of every unlabelled set of the recipe."""
+    workdir.check_config(paths.workdir, folders.identity(config))
     missing = missing_shards(config, paths)
     if not any(missing.values()):
         print("labels: every shard is labelled, nothing left to do")
         return
-    check_teacher(config, paths)
-    with workdir.claim(paths.workdir, recipe.identity(config)):
-        predict = recipe.make_predictor(
-            recipe.teacher_config(config, paths), paths.teacher / "checkpoints"
-        )
+    teacher = folders.teacher_config(config, paths)
+    folders.check_trained(teacher, folders.make_paths(teacher, paths.teacher))
+    predict = recipe.make_predictor(teacher, paths.teacher / "checkpoints")
+    with workdir.claim(paths.workdir, folders.identity(config)):
         for name, shards in missing.items():
             label_set(config, paths, predict, name, shards)
 
@@ -32,39 +32,30 @@ def label(config, paths):
 def missing_shards(config, paths):
     """Image shards without labels, by data set."""
     return {
-        name: recipe.missing_label_shards(config, paths, name) for name in config.data.unlabelled
+        name: folders.missing_label_shards(config, paths, name) for name in config.data.unlabelled
     }
-
-
-def check_teacher(config, paths):
-    """The teacher must have finished its training."""
-    teacher = recipe.teacher_config(config, paths)
-    done = checkpoint.latest_step(paths.teacher / "checkpoints") or 0
-    if done < teacher.steps:
-        raise DavError(
-            f"the teacher in {paths.teacher} has {done} of {teacher.steps} steps; train it first: "
-            "the same command without --job, or python -m dav.main "
-            f"--config=configs/teacher.py:{teacher.preset} --workdir={paths.teacher} "
-            f"--config.data.root={paths.data} --job=train"
-        )
 
 
 def label_set(config, paths, predict, name, shards):
     """Labels the given shards of one set."""
     images = open_split(paths.data, name, "train")
-    folder, origin = recipe.label_folder(paths, name), recipe.label_origin(config, paths)
-    progress = Progress(f"labels of {name}", sum(record_count(path) for path in shards))
-    start, done = 0, 0
-    for path in split_shards(paths.data, name, "train"):
-        count = record_count(path)
-        if path in shards:
-            part = Decoded(Subset(images, start, start + count), decode_example)
-            records = label_shard(config, predict, part)
-            labels.write_shard(folder, path.name, records, origin)
-            done += count
-            progress.update(done)
-        start += count
-    progress.close()
+    counts = {path: record_count(path) for path in split_shards(paths.data, name, "train")}
+    if sum(counts.values()) != len(images):
+        raise DavError(
+            f"data set {name!r} in {paths.data} has {sum(counts.values())} of its {len(images)} "
+            "records: a shard is damaged; --job=prepare finds and rebuilds it"
+        )
+    folder, origin = folders.label_folder(paths, name), folders.label_origin(config, paths)
+    start = done = 0
+    with Progress(f"labels of {name}", sum(counts[path] for path in shards)) as progress:
+        for path, count in counts.items():
+            if path in shards:
+                part = Decoded(Subset(images, start, start + count), decode_example)
+                records = label_shard(config, predict, part)
+                labels.write_shard(folder, path.name, records, origin)
+                done += count
+                progress.update(done)
+            start += count
 
 
 def label_shard(config, predict, examples):

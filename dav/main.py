@@ -19,6 +19,8 @@ import os
 import signal
 import sys
 
+INTERRUPTED = "stopped; what was finished is kept, the same command continues"
+UNUSABLE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 JOBS = ("auto", "prepare", "train", "label", "evaluate", "plan")
 
 
@@ -32,7 +34,7 @@ def main(argv):
         run(*parse(argv))
         return 0
     except KeyboardInterrupt:
-        return fail("stopped; what was finished is kept, the same command continues", 75)
+        return fail(INTERRUPTED, 75)
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
@@ -71,7 +73,7 @@ def run(config, workdir, job):
     from dav.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
-    from dav import auto, evaluate, label, plan, prepare, recipe, train
+    from dav import auto, evaluate, folders, label, plan, prepare, recipe, train
 
     recipe.check(config)
     jobs = {
@@ -82,7 +84,7 @@ def run(config, workdir, job):
         "evaluate": evaluate.evaluate,
         "plan": plan.show,
     }
-    jobs[job](config, recipe.make_paths(config, workdir))
+    jobs[job](config, folders.make_paths(config, workdir))
 
 
 def quieten():
@@ -102,9 +104,6 @@ def explain(error):
     from dav.errors import DavError
 
     chain = list(causes(error))
-    for cause in chain:
-        if isinstance(cause, DavError):
-            return fail(str(cause), cause.exit_code)
     if any(is_disk_full(cause) for cause in chain):
         return fail(
             "no space left on device; make room and run the same command again, nothing "
@@ -112,11 +111,16 @@ def explain(error):
             1,
         )
     for cause in chain:
+        if isinstance(cause, DavError):
+            return fail(str(cause), cause.exit_code)
+        if isinstance(cause, KeyboardInterrupt):
+            return fail(INTERRUPTED, 75)
         if isinstance(cause, BrokenPipeError):  # whoever read the output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        if isinstance(cause, PermissionError):
-            return fail(f"not allowed to write {cause.filename}; choose another --workdir", 1)
+        if isinstance(cause, OSError) and cause.errno in UNUSABLE_PATH:
+            where = f"{cause.filename}: {cause.strerror}"
+            return fail(f"cannot use {where}; choose another --workdir or --config.data.root", 1)
     import traceback
 
     traceback.print_exception(error)
@@ -133,6 +137,7 @@ def causes(error):
 
 
 def is_disk_full(error):
+    """Whether an error, of Python or of a library's own kind, means a full disk."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or "No space left on device" in str(error)
 
@@ -150,6 +155,7 @@ def describe(error):
 
 
 def fail(message, code):
+    """Prints one line to stderr; returns the exit code."""
     print(f"dav: {message}", file=sys.stderr, flush=True)
     return code
 

@@ -7,7 +7,7 @@ import jax
 import jax.tree_util
 import numpy as np
 
-from dav import evaluate, label, prepare, recipe, train
+from dav import evaluate, folders, label, prepare, recipe, train
 from dav.data import sources
 from dav.models.depth_anything import SIZES
 from dav.runtime import parallel, perf
@@ -32,8 +32,8 @@ def make_stages(config, paths):
     """The stages of a recipe in order: data, teacher, pseudo-labels, student, evaluation."""
     stages = [prepare_stage(config, paths)]
     if config.recipe == "student":
-        teacher = recipe.teacher_config(config, paths)
-        teacher_paths = recipe.make_paths(teacher, paths.teacher)
+        teacher = folders.teacher_config(config, paths)
+        teacher_paths = folders.make_paths(teacher, paths.teacher)
         stages += [train_stage(teacher, teacher_paths), label_stage(config, paths)]
     return [*stages, train_stage(config, paths), evaluate_stage(config, paths)]
 
@@ -63,6 +63,7 @@ def show(config, paths):
 
 
 def prepare_stage(config, paths):
+    """The data sets of recipe and teacher."""
     names = recipe.data_set_names(config)
     missing = prepare.missing_sets(config, paths)
     state = f"{len(names) - len(missing)} of {len(names)} data sets in {paths.data}"
@@ -71,7 +72,8 @@ def prepare_stage(config, paths):
 
 
 def train_stage(config, paths):
-    done = min(train.steps_done(config, paths), config.steps)
+    """The training of one recipe."""
+    done = min(folders.steps_done(config, paths), config.steps)
     left, images = config.steps - done, sum(config.batch.values())
     mix = " + ".join(f"{size} {kind}" for kind, size in config.batch.items())
     grid = recipe.crop_grid(config)
@@ -88,6 +90,7 @@ def train_stage(config, paths):
 
 
 def label_stage(config, paths):
+    """The teacher's pass over the unlabelled images."""
     waits = set(config.data.unlabelled) & set(prepare.missing_sets(config, paths))
     shards = {} if waits else label.missing_shards(config, paths)
     missing = [path for paths_of_set in shards.values() for path in paths_of_set]
@@ -99,12 +102,15 @@ def label_stage(config, paths):
         done=not missing and not waits,
         state=state,
         cost=f"one look at {images:,} images" if images else "one look at every image",
-        seconds=forward_seconds(recipe.teacher_config(config, paths), images) + 5,
+        seconds=forward_seconds(folders.teacher_config(config, paths), images) + 5
+        if images or waits
+        else 0,
         run=lambda: label.label(config, paths),
     )
 
 
 def evaluate_stage(config, paths):
+    """Figures and report."""
     done = evaluate.is_done(config, paths)
     sets = ", ".join(config.evaluation.sets)
     return Stage(
@@ -118,6 +124,7 @@ def evaluate_stage(config, paths):
 
 
 def forward_seconds(config, images):
+    """A forecast for so many forward passes."""
     grid, size = recipe.crop_grid(config), SIZES[config.model.size]
     forward = perf.encoder_flops(size, grid) + perf.decoder_flops(size, grid)
     return perf.expected_seconds(images * forward)
@@ -132,4 +139,5 @@ def count_parameters(config):
 
 
 def format_minutes(seconds):
+    """90 s or more in whole minutes: a forecast has no more digits."""
     return format_duration(seconds) if seconds < 90 else f"{round(seconds / 60)} min"

@@ -9,14 +9,15 @@ from dav.runtime.telemetry import Progress
 def prepare(config, paths):
     """Builds the missing data sets, checks the others' checksums, and repairs damaged ones."""
     check_root(config, paths)
-    names = recipe.data_set_names(config)
-    progress = Progress("data sets", len(names))
-    for done, name in enumerate(names):
-        unlabelled = name in config.data.get("unlabelled", ())
-        shards = config.data.unlabelled_shards if unlabelled else None
-        builders.prepare(paths.data, name, shards=shards or None)
-        progress.update(done + 1, name, unit="sets")
-    progress.close()
+    names, complete = recipe.data_set_names(config), not missing_sets(config, paths)
+    with Progress("data sets", len(names)) as progress:
+        for done, name in enumerate(names):
+            unlabelled = name in config.data.get("unlabelled", ())
+            shards = config.data.unlabelled_shards if unlabelled else None
+            builders.prepare(paths.data, name, shards=shards or None)
+            progress.update(done + 1, name, unit="sets")
+    if complete:
+        print("data: every set was there and has been checked, nothing left to do")
 
 
 def missing_sets(config, paths):
@@ -32,6 +33,7 @@ def check_root(config, paths):
     where = f"not found in {paths.data}" if config.data.root else "config.data.root is empty"
     raise ConfigError(
         f"preset {config.preset!r} reads data sets that dav cannot make by itself ({where}): "
-        f"{', '.join(foreign)}. Prepare each as ROOT/NAME/VERSION/ in dav's record form "
-        "(dav/data/examples.py) and pass --config.data.root=ROOT"
+        f"{', '.join(foreign)}. Prepare each as a TFDS data set of ArrayRecord files in "
+        "ROOT/NAME/VERSION/, its records as dav/data/examples.py describes them, and pass "
+        "--config.data.root=ROOT"
     )

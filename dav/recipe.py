@@ -1,71 +1,41 @@
 """Config → the parts of a run. The only place, beside the jobs, that reads a config."""
 
 import functools
-import hashlib
-import json
+import operator
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 
+from dav import folders
 from dav.data import labels, pipeline, sources
 from dav.data.examples import decode_example
 from dav.errors import ConfigError, DavError
 from dav.models.depth_anything import SIZES, DepthAnything, make_encoder
+from dav.models.vit import PATCH_PX
 from dav.runtime import checkpoint, parallel
 from dav.step import Objective, init_state, key_for, predict, train_step
 
-CIRCUMSTANCES = {
+POSITIVE = (
+    "steps",
     "checkpoint_every",
-    "evaluation",
-    "label_batch",
-    "labels_dir",
     "log_every",
-    "mesh",
-    "teacher_workdir",
-}
+    "label_batch",
+    "mesh.fsdp",
+    "short_side_px",
+    "train_short_side_px",
+    "evaluation.max_depth_m",
+)
 PARAMETER_GROUPS = {"encoder": r"^encoder/", "decoder": r"^decoder/"}
 
 
-@dataclass(frozen=True)
-class Paths:
-    """Where a run finds and leaves everything."""
-
-    workdir: Path
-    data: Path
-    teacher: Path
-    labels: Path
-
-    @property
-    def checkpoints(self):
-        return self.workdir / "checkpoints"
-
-
-def make_paths(config, workdir):
-    workdir = Path(workdir).absolute()
-    root = config.data.root
-    return Paths(
-        workdir=workdir,
-        data=Path(root).absolute() if root else workdir / "data",
-        teacher=Path(config.get("teacher_workdir") or workdir / "teacher").absolute(),
-        labels=Path(config.get("labels_dir") or workdir / "labels").absolute(),
-    )
-
-
-def teacher_config(config, paths):
-    """The recipe of a student's teacher, reading the same data."""
-    teacher = config.teacher.copy_and_resolve_references()
-    teacher.data.root = str(paths.data)
-    teacher.mesh = config.mesh.copy_and_resolve_references()
-    return teacher
-
-
 def data_set_names(config):
-    """Every data set that the recipe reads, in order, once."""
-    names = (*config.data.labelled, *config.data.get("unlabelled", ()), *config.evaluation.sets)
+    """Every data set that the recipe and its teacher read, in order, once."""
+    names = [*config.data.labelled, *config.data.get("unlabelled", ()), *config.evaluation.sets]
+    if "teacher" in config:
+        names += config.teacher.data.labelled
     return list(dict.fromkeys(names))
 
 
@@ -73,12 +43,19 @@ def check(config):
     """Raises ConfigError for values that no job could use."""
     if config.model.size not in SIZES:
         raise ConfigError(f"unknown model size {config.model.size!r}; known: {', '.join(SIZES)}")
-    if len(config.crop_px) != 2 or any(side < 14 or side % 14 for side in config.crop_px):
+    if len(config.crop_px) != 2 or any(n < PATCH_PX or n % PATCH_PX for n in config.crop_px):
         raise ConfigError(
-            f"config.crop_px={config.crop_px} must be (height, width), both multiples of 14"
+            f"config.crop_px={config.crop_px} must be (height, width), both multiples of {PATCH_PX}"
         )
-    if config.steps < 1 or config.checkpoint_every < 1 or config.log_every < 1:
-        raise ConfigError("config.steps, checkpoint_every and log_every must be at least 1")
+    for name in POSITIVE:
+        value = operator.attrgetter(name)(config) if name.split(".")[0] in config else 1
+        if value <= 0:
+            raise ConfigError(f"config.{name}={value} must be above zero")
+    for kind, images in config.batch.items():
+        if images < 1:
+            raise ConfigError(f"config.batch.{kind}={images} must be at least 1")
+    if not config.evaluation.sets or not config.data.labelled:
+        raise ConfigError("config.evaluation.sets and config.data.labelled must not be empty")
     if "teacher" in config:
         check(config.teacher)
 
@@ -106,7 +83,7 @@ def make_model(config):
 
 def crop_grid(config):
     """The patch grid (rows, columns) of one training crop."""
-    return tuple(side // 14 for side in config.crop_px)
+    return tuple(side // PATCH_PX for side in config.crop_px)
 
 
 def make_optimizer(config):
@@ -124,7 +101,7 @@ def make_optimizer(config):
 
 
 def schedule(peak, config):
-    """Learning rate by step: 0 → peak over the warm-up, then linearly to 0 at the last step."""
+    """Learning rate by step: up to peak over the warm-up, then linearly towards 0 at the end."""
     warmup = min(config.optimizer.warmup_steps, config.steps // 2)
     return optax.schedules.join_schedules(
         [
@@ -199,6 +176,7 @@ def make_trainer(config):
 
 
 def make_objective(config):
+    """A teacher has the labelled term only; a student's is in its config."""
     if config.recipe == "teacher":
         return Objective(margin=1.0)
     return Objective(**config.objective.to_dict())
@@ -253,7 +231,7 @@ def open_examples(root, names, split):
 
 def open_pseudo_labelled(config, paths, name):
     """The images of an unlabelled set with the teacher's labels."""
-    missing = missing_label_shards(config, paths, name)
+    missing = folders.missing_label_shards(config, paths, name)
     if missing:
         raise DavError(
             f"{len(missing)} label shards of {name!r} are missing below {paths.labels}; run the "
@@ -261,36 +239,6 @@ def open_pseudo_labelled(config, paths, name):
         )
     shards = [path.name for path in sources.split_shards(paths.data, name, "train")]
     examples = open_examples(paths.data, (name,), "train")
-    return sources.WithLabels(examples, labels.open_labels(label_folder(paths, name), shards))
-
-
-def label_folder(paths, name):
-    return paths.labels / name / "train"
-
-
-def missing_label_shards(config, paths, name):
-    """Image shards of `name` without finished labels by this recipe's teacher."""
-    finished = labels.finished_shards(label_folder(paths, name), label_origin(config, paths))
-    images = sources.split_shards(paths.data, name, "train")
-    return [path for path in images if path.name not in finished]
-
-
-def label_origin(config, paths):
-    """What a label depends on: the teacher's recipe and the size at which it looks."""
-    recipe = identity(teacher_config(config, paths))
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    return f"teacher {digest} at {config.short_side_px} px"
-
-
-def identity(config):
-    """The config as plain values, without what does not change the weights: where files are, how
-    many devices share the work, how often to log and save, what is evaluated."""
-    return _without_circumstances(json.loads(config.to_json_best_effort()))
-
-
-def _without_circumstances(plain):
-    kept = {name: value for name, value in plain.items() if name not in CIRCUMSTANCES}
-    kept["data"] = {name: value for name, value in plain["data"].items() if name != "root"}
-    if "teacher" in kept:
-        kept["teacher"] = _without_circumstances(kept["teacher"])
-    return kept
+    return sources.WithLabels(
+        examples, labels.open_labels(folders.label_folder(paths, name), shards)
+    )

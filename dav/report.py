@@ -14,6 +14,7 @@ from dav.files import read_lines, write_whole
 from dav.step import strong_view
 
 MAX_ERROR = 0.5  # relative depth error at the bright end of the error maps
+CASES_SHOWN = 24
 TASKS_SHOWN = 6
 
 
@@ -33,11 +34,12 @@ def write(config, paths, rows, cases):
     )
     folder = paths.workdir / "report"
     folder.mkdir(exist_ok=True)
-    cv2.imwrite(str(folder / "overview.jpg"), overview(config, cases)[..., ::-1])
+    (folder / "overview.jpg").write_bytes(viz.encode_jpeg(overview(config, cases)))
     write_whole(folder / "index.html", page)
 
 
 def subtitle(config):
+    """Network, schedule and crop in one line."""
     mix = " + ".join(f"{size} {kind}" for kind, size in config.batch.items())
     return (
         f"{config.model.size} network · {config.steps} steps of {mix} images · crops of "
@@ -121,7 +123,7 @@ def gallery(config, cases):
     heads = column_heads(config, shown)
     columns = "five" if len(heads) == 5 else "four"
     cells = [f'<div class="head">{head}</div>' for head in heads]
-    for case in in_turns(cases):
+    for case in in_turns(cases)[:CASES_SHOWN]:
         figures = " · ".join(f"{m} {case.scored[m].abs_rel:.3f}" for m in shown)
         cells.append(f'<div class="row"><b>{html.escape(case.id)}</b> AbsRel {figures}</div>')
         cells += [
@@ -145,6 +147,7 @@ def shown_models(cases):
 
 
 def column_heads(config, models):
+    """What the columns of the gallery show."""
     return ["photograph", "measured", *models, f"error of the {config.recipe}"]
 
 

@@ -10,7 +10,7 @@ import time
 
 import jax
 
-from dav import recipe
+from dav import folders, recipe
 from dav.data import loader, pipeline
 from dav.errors import DavError, Stopped
 from dav.runtime import checkpoint, interrupts, parallel, workdir
@@ -22,20 +22,21 @@ def train(config, paths):
 
     Raises Stopped after saving when asked to stop, DavError when the loss is no longer finite.
     """
-    if steps_done(config, paths) >= config.steps:
+    if folders.steps_done(config, paths) >= config.steps:
         print(f"{config.recipe}: all {config.steps} steps are done, nothing left to do")
         return
-    with workdir.claim(paths.workdir, recipe.identity(config)):
-        batches = recipe.make_batches(config, paths)
-        trainer = recipe.make_trainer(config)
-        with (
-            checkpoint.Checkpoints(paths.checkpoints) as checkpoints,
-            interrupts.stop_request() as stop,
-        ):
+    batches, trainer = recipe.make_batches(config, paths), recipe.make_trainer(config)
+    with (
+        workdir.claim(paths.workdir, folders.identity(config)),
+        interrupts.stop_request() as stop,
+    ):
+        with checkpoint.Checkpoints(paths.checkpoints) as checkpoints:
             state, start = first_state(trainer, checkpoints, paths)
             if start:
                 print(f"{config.recipe}: resuming at step {start}")
-            run_steps(config, paths, trainer, checkpoints, batches, state, start, stop)
+            done = run_steps(config, paths, trainer, checkpoints, batches, state, start, stop)
+        if stop:  # only now is the last save on disk
+            raise Stopped(f"{config.recipe}: stopped, and saved at step {done} of {config.steps}")
 
 
 def first_state(trainer, checkpoints, paths):
@@ -47,25 +48,28 @@ def first_state(trainer, checkpoints, paths):
 
 
 def run_steps(config, paths, trainer, checkpoints, batches, state, start, stop):
+    """Trains from step `start` to the end or until asked to stop; returns the steps then done,
+    whose saving has begun."""
     sharding = parallel.batch_sharding(trainer.mesh)
     frozen = trainer.frozen()
     ahead = pipeline.iterate(batches, start, config.steps)
-    saved = start
+    saved = step = start
     with Watch(config, paths, start) as watch:
-        for step in range(start, config.steps):
-            if stop or (step > saved and step % config.checkpoint_every == 0):
+        while step < config.steps and not stop:
+            if step > saved and step % config.checkpoint_every == 0:
                 watch.tell(step)
                 checkpoints.save(step, state)
                 saved = step
-            if stop:
-                raise Stopped(f"{config.recipe}: stopped, and saved at step {step}")
             with watch.waiting():
                 batch = loader.to_device(next(ahead), sharding)
             state, metrics = trainer.step(state, frozen, batch)
             watch.tell(step)  # of the step before, while the device works on this one
             watch.metrics = metrics
-        watch.tell(config.steps)
-        checkpoints.save(config.steps, state)
+            step += 1
+        watch.tell(step)
+        if step > saved:
+            checkpoints.save(step, state)
+    return step
 
 
 class Watch:
@@ -73,6 +77,7 @@ class Watch:
 
     def __init__(self, config, paths, start):
         self.metrics = None  # of the newest step, still on the device
+        self._told = 0
         self._config, self._start = config, start
         self._images = sum(config.batch.values())
         self._log = MetricsLog(paths.workdir / "metrics.jsonl", from_step=start)
@@ -85,9 +90,9 @@ class Watch:
     def __exit__(self, kind, *error):
         self._progress.close()
         self._log.close()
-        if kind is None:
+        if kind is None and self._told:
             spent = format_duration(time.monotonic() - self._begin)
-            print(f"{self._config.recipe}: {self._config.steps - self._start} steps in {spent}")
+            print(f"{self._config.recipe}: {self._told - self._start} steps in {spent}")
 
     @contextlib.contextmanager
     def waiting(self):
@@ -102,9 +107,10 @@ class Watch:
             return
         figures = {name: float(value) for name, value in jax.device_get(self.metrics).items()}
         self.metrics = None
-        if not math.isfinite(figures["loss"]):
+        if not math.isfinite(figures["loss"] + figures["grad_norm"]):
             raise DavError(
-                f"the loss is {figures['loss']} at step {done}: lower the learning rate "
+                f"the loss is {figures['loss']} and its gradient's norm {figures['grad_norm']} at "
+                f"step {done}: lower the learning rate "
                 "(config.optimizer) and train in another --workdir; earlier checkpoints are kept"
             )
         if done % self._config.log_every == 0 or done == self._config.steps:
@@ -112,10 +118,5 @@ class Watch:
             rate = self._images * (done - self._start) / elapsed_s
             wait = self._waited_s / elapsed_s
             self._log.write(done, "train", **figures, images_per_s=rate, data_wait=wait)
+        self._told = done
         self._progress.update(done, f"loss {figures['loss']:.4f}", per_item=self._images)
-
-
-def steps_done(config, paths):
-    """Finished and saved steps of this recipe; checks that the folder is this config's."""
-    workdir.check_config(paths.workdir, recipe.identity(config))
-    return checkpoint.latest_step(paths.checkpoints) or 0

@@ -22,17 +22,21 @@ def colorize(values, low, high, *, valid=None, colormap=cv2.COLORMAP_INFERNO):
     return np.ascontiguousarray(colored)
 
 
-def disparity_range(disparity, valid=None):
+def disparity_range(disparity, valid):
     """The 2nd and 98th percentile over valid pixels: a range that outliers do not spoil."""
-    values = disparity if valid is None else disparity[valid]
+    values = disparity[valid]
     low, high = np.percentile(values, [2, 98]) if values.size else (0.0, 1.0)
     return float(low), float(high)
 
 
+def encode_jpeg(image):
+    """uint8 RGB → the bytes of a JPEG file."""
+    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+
+
 def image_tag(image, title=""):
     """uint8 RGB → an <img> that carries its own JPEG."""
-    jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    data = base64.b64encode(jpeg.tobytes()).decode()
+    data = base64.b64encode(encode_jpeg(image)).decode()
     height, width = image.shape[:2]
     return (
         f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '

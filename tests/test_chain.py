@@ -1,8 +1,10 @@
 """The whole mini recipe with very few steps, on the real sample, as a user runs it."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -29,13 +31,13 @@ SHORT = (
 
 def final_params(workdir):
     """The finished student's and teacher's whole state as raw bytes, by file content."""
-    from dav import recipe
+    from dav import folders, recipe
     from dav.main import parse
     from dav.runtime.checkpoint import Checkpoints
 
     config, _, _ = parse(["dav", *SHORT])
-    paths = recipe.make_paths(config, workdir)
-    teacher = recipe.teacher_config(config, paths)
+    paths = folders.make_paths(config, workdir)
+    teacher = folders.teacher_config(config, paths)
     states = []
     for one, folder in ((config, paths.checkpoints), (teacher, paths.teacher / "checkpoints")):
         shapes = recipe.make_trainer(one).shapes
@@ -114,7 +116,7 @@ def test_the_second_run_has_nothing_to_do(dav, finished):
 def test_each_finished_stage_alone_has_nothing_to_do(dav, finished, job):
     workdir, _ = finished
     code, out, _ = dav(*SHORT, f"--workdir={workdir}", f"--job={job}")
-    assert code == 0 and (job == "prepare" or "nothing left to do" in out)
+    assert code == 0 and "nothing left to do" in out
 
 
 def test_another_config_is_refused_and_nothing_is_lost(dav, finished):
@@ -173,6 +175,7 @@ def test_killed_in_every_stage_it_completes_with_bit_equal_parameters(
         wait_for(condition, process)
         process.kill()
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
         assert not (tmp_path / "eval.json").exists()
     code, _out, err = dav(*SHORT, f"--workdir={tmp_path}")
     assert code == 0, err
@@ -198,6 +201,58 @@ def test_asked_to_stop_it_saves_and_says_so(start, dav, finished, tmp_path, sign
     assert len(said) == 1 and "saved at step" in said[0]
     step = int(re.search(r"saved at step (\d+)", said[0])[1])
     assert (latest_step(tmp_path / "checkpoints") or 0) == step
+
+
+def test_a_stop_right_after_resuming_saves_nothing_twice(finished, tmp_path, monkeypatch):
+    from dav import folders, train
+    from dav.errors import Stopped
+    from dav.main import parse
+    from dav.runtime import interrupts
+
+    undisturbed, _ = finished
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    config, _, _ = parse(["dav", *SHORT])
+    monkeypatch.setattr(interrupts, "stop_request", lambda: contextlib.nullcontext(True))
+    with pytest.raises(Stopped, match="saved at step 4 of 6"):
+        train.train(config, folders.make_paths(config, tmp_path / "run"))
+    assert latest_step(tmp_path / "run" / "checkpoints") == 4
+
+
+def test_a_damaged_label_shard_is_made_again(dav, finished, tmp_path):
+    undisturbed, _ = finished
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shard = next((tmp_path / "run").glob("labels/sample/photos/train/*-00002-of-00004"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+    code, out, err = dav(*SHORT, f"--workdir={tmp_path / 'run'}", "--job=label")
+    assert code == 0 and "13/13" in out, err
+    assert shard.read_bytes() == whole
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(dav, finished, tmp_path):
+    undisturbed, _ = finished
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    (run / "eval.json").unlink()
+    for file in (run / "checkpoints" / "6").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    code, _, err = dav(*SHORT, f"--workdir={run}")
+    assert code == 1 and f"{run}/checkpoints/6 cannot be read" in err and "Traceback" not in err
+    shutil.rmtree(run / "checkpoints" / "6")
+    code, out, err = dav(*SHORT, f"--workdir={run}")
+    assert code == 0 and "resuming at step 4" in out, err
+    assert (run / "eval.json").read_text() == (undisturbed / "eval.json").read_text()
+
+
+def test_another_teacher_is_not_taken_for_this_recipes(dav, finished, tmp_path):
+    undisturbed, _ = finished
+    options = (*SHORT, "--config.seed=7", f"--config.teacher_workdir={undisturbed / 'teacher'}")
+    options = (*options, f"--config.data.root={undisturbed / 'data'}", f"--workdir={tmp_path}")
+    code, _, err = dav(*options, "--job=label")
+    assert code == 2 and "seed: 0 → 7" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_teacher_recipe_stands_alone(dav, finished, tmp_path):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 DAV = Path(__file__).parent.parent / "dav"
-JOBS = {"train", "label", "evaluate", "prepare", "plan", "auto"}
 MODULES = sorted(DAV.rglob("*.py"))
 
 # What each part may import of dav, beside itself. Longest prefix counts.
@@ -20,7 +19,8 @@ ALLOWED = {
     "data": {"data", "errors", "files"},
     "runtime": {"runtime", "models", "errors", "files"},
     "inference": {"data"},
-    "recipe": {"step", "data", "runtime", "models", "objectives", "errors", "files"},
+    "folders": {"data", "runtime", "errors", "files"},
+    "recipe": {"folders", "step", "data", "runtime", "models", "objectives", "errors", "files"},
 }
 
 
@@ -55,17 +55,22 @@ def test_data_does_not_touch_jax_but_in_the_loader(module):
 
 def test_parts_never_see_a_config():
     for module in MODULES:
-        if part_of(module) in ALLOWED and part_of(module) != "recipe":
+        if part_of(module) in ALLOWED and part_of(module) not in {"recipe", "folders"}:
             assert "ml_collections" not in {name.split(".")[0] for name in imports_of(module)}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(DAV)))
 def test_modules_stay_small(module):
-    assert len(module.read_text().splitlines()) <= 320
+    text = module.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 40, node.name
 
 
 def test_the_entry_is_light():
     """The data workers import it again: nothing heavy at its top level."""
     tree = ast.parse((DAV / "main.py").read_text())
+    assert not any(isinstance(node, ast.ImportFrom) for node in tree.body)
     top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     assert top <= {"errno", "os", "signal", "sys"}

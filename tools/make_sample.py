@@ -106,6 +106,8 @@ def main(root):
     header = ["source", "split", "id", "image", "image_sha256", "depth", "depth_sha256", "unit_m"]
     with open(SAMPLE / "sample.csv", "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    table = (SAMPLE / "sample.csv").read_bytes()
+    print(f"TABLE_SHA256 of dav/data/builders/sample.py: {hashlib.sha256(table).hexdigest()}")
 
 
 def write_image(name, image):

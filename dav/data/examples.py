@@ -50,8 +50,7 @@ def decode_example(record):
 
 def decode_image(encoded, name):
     """An image file's bytes → uint8 [H, W, 3] RGB."""
-    image = _decode(encoded, cv2.IMREAD_COLOR_RGB, name)
-    return image
+    return _decode(encoded, cv2.IMREAD_COLOR_RGB, name)
 
 
 def decode_depth(record, name):

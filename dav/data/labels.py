@@ -6,7 +6,6 @@ shard without a line does not exist. Each record is a msgpack map: id, low and s
 low + step · pixel), and the map as 16-bit PNG.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from dav.data.sources import Decoded
 from dav.errors import DavError
-from dav.files import append_line, read_lines
+from dav.files import append_line, checksum, read_lines
 
 STEPS = 65535
 
@@ -56,7 +55,6 @@ def write_shard(folder, name, records, origin):
     for record in records:
         writer.write(record)
     writer.close()
-    content = temporary.read_bytes()
     if ArrayRecordReader(str(temporary)).num_records() != len(records):
         raise DavError(f"label shard {temporary} was not written whole: is the disk full?")
     with open(temporary, "rb") as file:
@@ -65,22 +63,24 @@ def write_shard(folder, name, records, origin):
     line = {
         "shard": name,
         "records": len(records),
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": (folder / name).stat().st_size,
+        "sha256": checksum(folder / name),
         "teacher": origin,
     }
     append_line(folder / "manifest.jsonl", line)
 
 
 def finished_shards(folder, origin):
-    """Manifest lines by shard, of the shards that are there and were made by teacher `origin`."""
-    finished = {}
-    for line in read_lines(Path(folder) / "manifest.jsonl"):
-        path = Path(folder) / line["shard"]
-        whole = path.is_file() and path.stat().st_size == line["bytes"]
-        if line["teacher"] == origin and whole:
-            finished[line["shard"]] = line
-    return finished
+    """Manifest lines by shard, of the shards that are there and were made by teacher `origin`.
+
+    The checksum is compared too: a label takes far longer to make than to read.
+    """
+    newest = {line["shard"]: line for line in read_lines(Path(folder) / "manifest.jsonl")}
+    return {
+        name: line
+        for name, line in newest.items()
+        if line["teacher"] == origin and checksum(Path(folder) / name) == line["sha256"]
+    }
 
 
 def open_labels(folder, shards):

@@ -145,5 +145,6 @@ def layer_norm(name):
 
 
 def dense(features, dtype, name):
+    """A linear layer as DINOv2 initialises it."""
     init = nn.initializers.truncated_normal(0.02)
     return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)

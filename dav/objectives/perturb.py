@@ -49,15 +49,18 @@ def color_jitter(key, images):
 
 
 def adjust_brightness(images, factor):
+    """Blends with black; factor [B, 1, 1, 1], 1 changes nothing."""
     return jnp.clip(images * factor, 0, 1)
 
 
 def adjust_contrast(images, factor):
+    """Blends with the image's mean grey."""
     mean = jnp.mean(_luma(images), axis=(1, 2, 3), keepdims=True)
     return jnp.clip(mean + (images - mean) * factor, 0, 1)
 
 
 def adjust_saturation(images, factor):
+    """Blends with the image in grey."""
     gray = _luma(images)
     return jnp.clip(gray + (images - gray) * factor, 0, 1)
 

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as a request that a loop can honour between two steps."""
 
 import contextlib
+import os
 import signal
 
 
@@ -23,6 +24,7 @@ def stop_request():
         if request.requested:
             raise KeyboardInterrupt
         request.requested = True
+        os.write(2, b"stopping after this step; once more to stop at once\n")
 
     before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

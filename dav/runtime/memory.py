@@ -4,8 +4,6 @@ import ctypes
 import gc
 from pathlib import Path
 
-import jax
-
 # glibc's mallopt parameters, from its malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 
@@ -26,7 +24,12 @@ def keep_freed_memory():
 
 
 def return_freed_memory():
-    """Gives back what a finished stage left: its compiled programs and all freed pages."""
+    """Between two stages: gives back what the finished one left, compiled programs included.
+
+    Its buffers have other sizes than the next one's, and would only lie about.
+    """
+    import jax
+
     jax.clear_caches()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

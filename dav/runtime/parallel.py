@@ -11,7 +11,6 @@ from jax.sharding import AxisType, NamedSharding
 from dav.errors import ConfigError
 
 AXES = ("data", "fsdp")
-MIN_SHARDED_ELEMENTS = 2**18
 
 
 def make_mesh(data=-1, fsdp=1):
@@ -31,10 +30,11 @@ def batch_sharding(mesh):
 
 
 def replicated(mesh):
+    """The same on every device."""
     return NamedSharding(mesh, jax.P())
 
 
-def weight_spec(shape, fsdp, min_elements=MIN_SHARDED_ELEMENTS):
+def weight_spec(shape, fsdp, min_elements):
     """Splits the widest divisible dimension over `fsdp`; small arrays stay whole."""
     divisible = [d for d, n in enumerate(shape) if n % fsdp == 0]
     if fsdp == 1 or math.prod(shape) < min_elements or not divisible:
@@ -43,7 +43,7 @@ def weight_spec(shape, fsdp, min_elements=MIN_SHARDED_ELEMENTS):
     return jax.P(*("fsdp" if d == widest else None for d in range(len(shape))))
 
 
-def tree_sharding(tree, mesh, min_elements=MIN_SHARDED_ELEMENTS):
+def tree_sharding(tree, mesh, min_elements):
     """The same rule for every leaf of a tree of arrays or shapes: parameters, optimiser, EMA."""
     fsdp = mesh.shape["fsdp"]
     return jax.tree.map(

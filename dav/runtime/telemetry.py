@@ -18,6 +18,7 @@ class MetricsLog:
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed by close()
 
     def write(self, step, kind, **figures):
+        """Adds one line."""
         self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
 
     def close(self):
@@ -34,6 +35,12 @@ class Progress:
         self._shown = 0
         self._recent = []  # (time, done) of the last updates, for the rate
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
     def update(self, done, text="", *, per_item=1, unit="images"):
         """Shows that `done` of the total are finished; `per_item` units were worked each."""
         now = time.monotonic()
@@ -49,7 +56,7 @@ class Progress:
 
     def close(self):
         """Ends the live line."""
-        if self._live:
+        if self._live and self._recent:
             self._stream.write("\n")
             self._stream.flush()
 

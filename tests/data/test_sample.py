@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import importlib.resources
+import shutil
 from collections import Counter
 
 import cv2
@@ -151,3 +152,40 @@ def test_a_flipped_byte_in_a_shard_is_found_when_read_and_repaired_by_preparing(
     prepare.prepare(tmp_path, "sample/tum")
     records = sources.open_split(tmp_path, "sample/tum", "train")
     assert len([records[index] for index in range(len(records))]) == 6
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_an_unfinished_folder_is_built_anew_and_not_taken_for_finished(tmp_path, damage):
+    """Killed between the engine's last file and ours, or in the middle of a removal."""
+    folder = prepare.prepare(tmp_path, "sample/tum")
+    shard = sources.split_shards(tmp_path, "sample/tum", "train")[0]
+    content = shard.read_bytes()
+    (folder / prepare.MARKER).unlink()
+    shard.unlink() if damage == "missing" else shard.write_bytes(content[:100])
+    assert prepare.find(tmp_path, "sample/tum") is None
+    assert prepare.prepare(tmp_path, "sample/tum") == folder
+    assert shard.read_bytes() == content and not prepare.damaged_shards(folder)
+
+
+def test_a_data_set_built_elsewhere_is_found_and_never_touched(tmp_path, sample_root):
+    theirs = tmp_path / "mine" / "1.10.0"
+    shutil.copytree(prepare.find(sample_root, "sample/tum"), theirs)
+    (theirs / prepare.MARKER).unlink()
+    shutil.copytree(theirs, tmp_path / "mine" / "1.9.0")
+    before = {path: path.read_bytes() for path in theirs.iterdir()}
+    assert prepare.prepare(tmp_path, "mine") == theirs
+    assert {path: path.read_bytes() for path in theirs.iterdir()} == before
+
+
+def test_two_processes_do_not_build_below_one_root(tmp_path):
+    with (
+        prepare._only_process(tmp_path),
+        pytest.raises(DavError, match="another process"),
+    ):
+        prepare.prepare(tmp_path, "sample/tum")
+
+
+def test_a_damaged_table_is_named(monkeypatch):
+    monkeypatch.setattr(sample, "TABLE_SHA256", "0" * 64)
+    with pytest.raises(DavError, match=r"sample\.csv is damaged"):
+        sample.read_table()

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from dav.data.examples import features
 from dav.errors import DavError
 
+TABLE_SHA256 = "0ea8d39a8f77274f1b5f5dd3cb215b6e31e18b148f80e27349a22f58e573c3b3"
 CONFIGS = {
     "icl": "ICL-NUIM living room",
     "tum": "TUM RGB-D fr1/desk",
@@ -59,15 +60,15 @@ class Sample(tfds.core.GeneratorBasedBuilder):
 
 def read_table():
     """The rows of sample.csv as dicts."""
-    return list(csv.DictReader(_read("sample.csv").decode().splitlines()))
+    return list(csv.DictReader(_read("sample.csv", TABLE_SHA256).decode().splitlines()))
 
 
-def _read(name, sha256=None):
+def _read(name, sha256):
     path = importlib.resources.files("dav").joinpath("sample", name)
     repair = "restore it with `git checkout dav/sample`, or install dav again"
     if not path.is_file():
         raise DavError(f"the sample file {path} is missing; {repair}")
     content = path.read_bytes()
-    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise DavError(f"the sample file {path} is damaged (its checksum differs); {repair}")
     return content

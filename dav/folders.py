@@ -1,0 +1,113 @@
+"""What a recipe's folders are and hold: whose they are, what in them is finished."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dav.data import labels, sources
+from dav.errors import DavError
+from dav.runtime import checkpoint, workdir
+
+CIRCUMSTANCES = {
+    "checkpoint_every",
+    "evaluation",
+    "label_batch",
+    "labels_dir",
+    "log_every",
+    "mesh",
+    "teacher_workdir",
+}
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a run finds and leaves everything."""
+
+    workdir: Path
+    data: Path
+    teacher: Path
+    labels: Path
+
+    @property
+    def checkpoints(self):
+        """The folder of the recipe's own checkpoints."""
+        return self.workdir / "checkpoints"
+
+
+def make_paths(config, folder):
+    """Where the recipe's files are when it runs in `folder`; ~ is the home folder."""
+    folder = _path(folder)
+    root = config.data.root
+    return Paths(
+        workdir=folder,
+        data=_path(root or folder / "data"),
+        teacher=_path(config.get("teacher_workdir") or folder / "teacher"),
+        labels=_path(config.get("labels_dir") or folder / "labels"),
+    )
+
+
+def _path(path):
+    return Path(path).expanduser().absolute()
+
+
+def teacher_config(config, paths):
+    """The recipe of a student's teacher, reading the same data."""
+    teacher = config.teacher.copy_and_resolve_references()
+    teacher.data.root = str(paths.data)
+    teacher.mesh = config.mesh.copy_and_resolve_references()
+    return teacher
+
+
+def steps_done(config, paths):
+    """Finished and saved steps of a recipe; raises ConfigError if its folder is another's."""
+    workdir.check_config(paths.workdir, identity(config))
+    return checkpoint.latest_step(paths.checkpoints) or 0
+
+
+def check_trained(config, paths):
+    """Raises DavError, with the command to run, unless the recipe's training has finished."""
+    done = steps_done(config, paths)
+    if done < config.steps:
+        raise DavError(
+            f"the {config.recipe} in {paths.workdir} has {done} of {config.steps} steps; train it "
+            "first: the same command without --job, or python -m dav.main "
+            f"--config=configs/{config.recipe}.py:{config.preset} --workdir={paths.workdir} "
+            f"--config.data.root={paths.data} --job=train"
+        )
+
+
+def identity(config):
+    """The config as plain values, without what does not change the weights: where files are, how
+    many devices share the work, how often to log and save, what is evaluated."""
+    return _without_circumstances(json.loads(config.to_json_best_effort()))
+
+
+def _without_circumstances(plain):
+    kept = {name: value for name, value in plain.items() if name not in CIRCUMSTANCES}
+    kept["data"] = {name: value for name, value in plain["data"].items() if name != "root"}
+    if "teacher" in kept:
+        kept["teacher"] = _without_circumstances(kept["teacher"])
+    return kept
+
+
+def label_folder(paths, name):
+    """Where the label shards of an unlabelled set stand."""
+    return paths.labels / name / "train"
+
+
+def label_origin(config, paths):
+    """What a label depends on: the teacher's recipe and the size at which it looks."""
+    recipe = identity(teacher_config(config, paths))
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    return f"teacher {digest} at {config.short_side_px} px"
+
+
+def missing_label_shards(config, paths, name):
+    """Image shards of `name` without finished labels by this recipe's teacher."""
+    finished = labels.finished_shards(label_folder(paths, name), label_origin(config, paths))
+    return [
+        path
+        for path in sources.split_shards(paths.data, name, "train")
+        if finished.get(path.name, {}).get("records") != sources.record_count(path)
+    ]

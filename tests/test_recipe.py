@@ -1,0 +1,69 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dav import folders, recipe, train
+from dav.errors import DavError
+from dav.main import parse
+
+
+def config_of(*options, recipe="student"):
+    return parse(["dav", f"--config=configs/{recipe}.py", *options])[0]
+
+
+def test_the_rate_rises_and_falls_linearly_and_the_decoder_has_its_own():
+    config = config_of("--config.steps=100", "--config.optimizer.warmup_steps=10")
+    rates = np.array([recipe.schedule(2.0, config)(step) for step in range(100)])
+    assert rates.argmax() == 10 and rates[10] == pytest.approx(2.0)
+    assert (np.diff(rates[:11]) > 0).all() and np.ptp(np.diff(rates[10:])) < 1e-6
+    assert rates[0] > 0 and 0 < rates[-1] < 0.05
+
+
+def test_every_parameter_is_in_exactly_one_group():
+    groups = recipe.group_parameters({"encoder": {"a": 1}, "decoder": {"b": {"c": 1}}})
+    assert groups == {"encoder": {"a": "encoder"}, "decoder": {"b": {"c": "decoder"}}}
+    with pytest.raises(ValueError, match="'neck/a' is in no group"):
+        recipe.group_parameters({"neck": {"a": 1}})
+
+
+def test_a_teachers_own_data_sets_are_prepared_too():
+    options = ("--config.data.labelled=('sample/icl',)", "--config.evaluation.sets=('sample/lab',)")
+    assert "sample/tum" in recipe.data_set_names(config_of(*options))
+
+
+def test_where_files_are_and_how_many_devices_share_the_work_is_no_part_of_a_config():
+    same = config_of("--config.data.root=/else", "--config.mesh.fsdp=4", "--config.log_every=3")
+    assert folders.identity(same) == folders.identity(config_of())
+    for change in ("--config.seed=1", "--config.teacher.steps=3", "--config.crop_px=(14, 14)"):
+        assert folders.identity(config_of(change)) != folders.identity(config_of())
+
+
+def test_the_seed_of_the_student_is_its_teachers():
+    assert config_of("--config.seed=5").teacher.seed == 5
+
+
+def test_student_and_teacher_begin_with_different_parameters():
+    first = [
+        np.asarray(
+            recipe.make_trainer(config_of(recipe=name)).init().params["encoder"]["positions"]
+        )
+        for name in ("student", "teacher")
+    ]
+    assert np.abs(first[0] - first[1]).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+def test_figures_that_are_not_finite_end_the_run(tmp_path, name):
+    config = config_of()
+    with (
+        pytest.raises(DavError, match="at step 10.*learning rate"),
+        train.Watch(config, folders.make_paths(config, tmp_path), 0) as watch,
+    ):
+        watch.metrics = {"loss": jnp.ones(()), "grad_norm": jnp.ones(())} | {name: jnp.nan}
+        watch.tell(10)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_paths_understand_the_home_folder():
+    paths = folders.make_paths(config_of("--config.data.root=~/data"), "~/run")
+    assert "~" not in f"{paths.data}{paths.workdir}" and paths.workdir.is_absolute()
