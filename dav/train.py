@@ -13,8 +13,12 @@ import jax
 from dav import folders, recipe
 from dav.data import loader, pipeline
 from dav.errors import DavError, Stopped
-from dav.runtime import checkpoint, interrupts, parallel, workdir
+from dav.runtime import checkpoint, interrupts, memory, parallel, workdir
 from dav.runtime.telemetry import MetricsLog, Progress, format_duration
+
+
+# Early on the holes between buffers still move, and each place a buffer once had would stay.
+TRIM_EVERY_STEPS = 5
 
 
 def train(config, paths):
@@ -66,6 +70,8 @@ def run_steps(config, paths, trainer, checkpoints, batches, state, start, stop):
             watch.tell(step)  # of the step before, while the device works on this one
             watch.metrics = metrics
             step += 1
+            if step % TRIM_EVERY_STEPS == 0:
+                memory.return_freed_pages()
         watch.tell(step)
         if step > saved:
             checkpoints.save(step, state)

@@ -23,18 +23,20 @@ def keep_freed_memory():
         mallopt(TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def return_freed_memory():
-    """Between two stages: gives back what the finished one left, compiled programs included.
+def return_freed_pages():
+    """Gives back pages that are free now; what is allocated next takes them anew."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim and not has_accelerator():
+        trim(0)
 
-    Its buffers have other sizes than the next one's, and would only lie about.
-    """
+
+def return_freed_memory():
+    """Between two stages: gives back what the finished one left, compiled programs included."""
     import jax
 
     jax.clear_caches()
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
+    return_freed_pages()
 
 
 def has_accelerator():
