@@ -16,7 +16,6 @@ from dav.errors import DavError, Stopped
 from dav.runtime import checkpoint, interrupts, memory, parallel, workdir
 from dav.runtime.telemetry import MetricsLog, Progress, format_duration
 
-
 # Early on the holes between buffers still move, and each place a buffer once had would stay.
 TRIM_EVERY_STEPS = 5
 
