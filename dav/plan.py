@@ -99,7 +99,7 @@ def label_stage(config, paths):
     state = "no images yet" if waits else state
     return Stage(
         name="labels",
-        done=not missing and not waits,
+        done=not (missing or waits),
         state=state,
         cost=f"one look at {images:,} images" if images else "one look at every image",
         seconds=forward_seconds(folders.teacher_config(config, paths), images) + 5

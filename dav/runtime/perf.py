@@ -3,6 +3,7 @@
 Shapes: h w patch grid, N = h * w + 1 tokens, D width, F decoder features.
 """
 
+import functools
 import time
 
 import jax
@@ -50,6 +51,7 @@ def training_flops(size, grid, images, *, frozen_images=0):
     return 3 * images * forward + frozen_images * encoder_flops(size, grid)
 
 
+@functools.cache
 def matmul_flops_per_s(side=1024, seconds=0.2):
     """The rate of a large float32 matrix product on this machine's devices together."""
     x = jnp.ones((side, side))
