@@ -97,14 +97,14 @@ def label_stage(config, paths):
     images = sum(sources.record_count(path) for path in missing)
     state = f"{len(missing)} shards without labels" if missing else f"labelled in {paths.labels}"
     state = "no images yet" if waits else state
+    teacher = folders.teacher_config(config, paths)
+    seconds = forward_seconds(teacher, images) + 5 if missing or waits else 0
     return Stage(
         name="labels",
         done=not (missing or waits),
         state=state,
         cost=f"one look at {images:,} images" if images else "one look at every image",
-        seconds=forward_seconds(folders.teacher_config(config, paths), images) + 5
-        if images or waits
-        else 0,
+        seconds=seconds,
         run=lambda: label.label(config, paths),
     )
 
