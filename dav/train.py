@@ -16,8 +16,9 @@ from dav.errors import DavError, Stopped
 from dav.runtime import checkpoint, interrupts, memory, parallel, workdir
 from dav.runtime.telemetry import MetricsLog, Progress, format_duration
 
-# Early on the holes between buffers still move, and each place a buffer once had would stay.
-TRIM_EVERY_STEPS = 5
+# Until the buffers of a step have found their places, each place that one had would be kept.
+SETTLING_STEPS = 10
+TRIM_EVERY_STEPS = 25
 
 
 def train(config, paths):
@@ -69,7 +70,7 @@ def run_steps(config, paths, trainer, checkpoints, batches, state, start, stop):
             watch.tell(step)  # of the step before, while the device works on this one
             watch.metrics = metrics
             step += 1
-            if step % TRIM_EVERY_STEPS == 0:
+            if step - start <= SETTLING_STEPS or step % TRIM_EVERY_STEPS == 0:
                 memory.return_freed_pages()
         watch.tell(step)
         if step > saved:
