@@ -42,5 +42,5 @@ def get_config(preset="mini"):
     config.batch = ConfigDict(dict(labelled=labelled, unlabelled=unlabelled))
     config.label_batch = 8 if mini else 64
     config.objective = ConfigDict(dict(margin=0.85, perturb=True, align_features=True))
-    config.steps = 300 if mini else UNLABELLED_IMAGES // unlabelled
+    config.steps = 200 if mini else UNLABELLED_IMAGES // unlabelled
     return config

@@ -79,7 +79,7 @@ def test_a_missing_data_path_is_named(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("job", "message"),
-    [("train", "not prepared"), ("label", "not prepared"), ("evaluate", "0 of 300 steps")],
+    [("train", "not prepared"), ("label", "not prepared"), ("evaluate", "0 of 200 steps")],
 )
 def test_a_stage_alone_says_what_it_lacks(capsys, tmp_path, job, message):
     code, said = refuse(capsys, STUDENT, f"--job={job}", f"--workdir={tmp_path}")
