@@ -15,11 +15,11 @@ import numpy as np
 from dav import recipe
 from dav.data import loader
 from dav.main import parse
-from dav.models.depth_anything import SIZES, Size
+from dav.models.depth_anything import SIZES, Architecture
 from dav.runtime import parallel
 
 BATCHES = 2
-TINY = Size(64, 4, 2, (0, 1, 2, 3), 16, (8, 16, 32, 64), position_grid=4)
+TINY = Architecture(64, 4, 2, (0, 1, 2, 3), 16, (8, 16, 32, 64), position_grid=4)
 
 
 def random_batch(config, rng):

@@ -15,13 +15,16 @@ LAST_BIAS = 1.0
 
 
 class Decoder(nn.Module):
-    """Four token maps [B, h, w, D], shallow to deep → disparity float32 [B, 14 h, 14 w] ≥ 0.
+    """Four token maps [B, h, w, D], shallow to deep → float32 [B, 14 h, 14 w].
 
-    The last two layers compute in float32 whatever `dtype` is: there, rounding shows as banding.
+    Disparity ≥ 0 through a ReLU; or with `max_depth_m` depth in metres, max_depth_m · sigmoid, as
+    Depth Anything V2's metric models (arXiv 2406.09414). The last two layers compute in float32
+    whatever `dtype` is: there, rounding shows as banding.
     """
 
     features: int
     reassemble: tuple[int, int, int, int]
+    max_depth_m: float | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -38,9 +41,10 @@ class Decoder(nn.Module):
         x = self._conv(self.features // 2, "output_1")(x)
         x = resize_bilinear(x, tuple(PATCH_PX * n for n in grid))
         x = nn.relu(conv(32, 3, jnp.float32, "output_2")(x.astype(jnp.float32)))
-        bias = nn.initializers.constant(LAST_BIAS)
+        bias = nn.initializers.constant(0.0 if self.max_depth_m else LAST_BIAS)
         x = nn.Conv(1, (1, 1), kernel_init=conv_init(), bias_init=bias, name="output_3")(x)
-        return nn.relu(x)[..., 0]  # [B, H, W]
+        x = x[..., 0]  # [B, H, W]
+        return self.max_depth_m * nn.sigmoid(x) if self.max_depth_m else nn.relu(x)
 
     def _reassemble(self, x, index):
         """Tap `index` at 4, 2, 1 or ½ times the patch grid, c_i channels."""
@@ -87,6 +91,8 @@ class Fusion(nn.Module):
     def __call__(self, x, lateral):
         if lateral is not None:
             x = x + ResidualUnit(self.features, dtype=self.dtype, name="unit1")(lateral)
+        elif self.is_initializing():  # part of every checkpoint, never used
+            ResidualUnit(self.features, dtype=self.dtype, name="unit1")(x)
         x = ResidualUnit(self.features, dtype=self.dtype, name="unit2")(x)
         x = conv(self.features, 1, self.dtype, "project")(x)
         return resize_bilinear(x, self.size)

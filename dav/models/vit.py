@@ -1,7 +1,9 @@
 """The DINOv2 vision transformer (arXiv 2304.07193), as the encoder of Depth Anything.
 
-Shapes: B batch, H W image, h w patch grid, N = h * w + 1 tokens, D width.
+Shapes: B batch, H W image, h w patch grid, N = 1 + registers + h * w tokens, D width.
 """
+
+import math
 
 import flax.linen as nn
 import jax
@@ -17,39 +19,61 @@ class Encoder(nn.Module):
     """Image [B, H, W, 3] → the tapped blocks' patch tokens, each after the final LayerNorm.
 
     H and W are multiples of PATCH_PX. Parameters are float32; `dtype` is that of the computation,
-    but for LayerNorm and the softmax, which are float32 always.
+    but for LayerNorm and the softmax, which are float32 always. Registers are extra tokens without
+    a position, between the class token and the patches (arXiv 2309.16588).
     """
 
     width: int
     blocks: int
     heads: int
-    taps: tuple[int, ...]  # 0-based, ascending; the last is the last block
+    taps: tuple[int, ...]  # 0-based, ascending
     position_grid: int = 37  # side of the learned position table, in patches
+    position_offset: float = 0.1
+    position_antialias: bool = False
+    registers: int = 0
+    swiglu: bool = False
+    drop_path: float = 0.0  # of the last block; from 0 in the first, linearly
+    remat: bool = False  # recompute each block in the backward pass instead of storing it
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, image):
-        """Returns one [B, h, w, D] map per tap, shallow to deep."""
+    def __call__(self, image, *, train=False):
+        """Returns one [B, h, w, D] map per tap, shallow to deep.
+
+        Stochastic depth acts if `train`; it draws from the rng stream "drop_path".
+        """
         x = PatchEmbedding(self.width, dtype=self.dtype, name="patch_embed")(image)  # [B, h, w, D]
         batch, *grid, width = x.shape
         x = x.reshape(batch, -1, width)
-        x = self._add_class_and_positions(x, tuple(grid))  # [B, N, D]
+        x = self._assemble(x, tuple(grid))  # [B, N, D]
         norm = layer_norm("norm")
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         tapped = []
         for index in range(self.blocks):
-            x = Block(self.heads, dtype=self.dtype, name=f"block_{index:02d}")(x)
+            rate = self.drop_path * index / max(self.blocks - 1, 1)
+            name = f"block_{index:02d}"
+            x = block(self.heads, self.swiglu, rate, dtype=self.dtype, name=name)(x, train)
             if index in self.taps:
-                tapped.append(norm(x)[:, 1:].reshape(batch, *grid, width))  # [B, h, w, D]
+                tapped.append(norm(x)[:, 1 + self.registers :].reshape(batch, *grid, width))
         return tapped
 
-    def _add_class_and_positions(self, x, grid):
+    def _assemble(self, x, grid):
+        """Patches [B, h * w, D] → class token, registers, patches with their positions."""
         init = nn.initializers.truncated_normal(0.02)
         table_shape = (1, self.position_grid**2 + 1, self.width)
         class_token = self.param("class_token", init, (1, 1, self.width))
         table = self.param("positions", init, table_shape)
-        class_token = jnp.broadcast_to(class_token + table[:, :1], (x.shape[0], 1, self.width))
-        x = x + resize_positions(table[:, 1:], self.position_grid, grid).astype(x.dtype)
-        return jnp.concatenate([class_token.astype(x.dtype), x], axis=1)
+        extra = [class_token + table[:, :1]]
+        if self.registers:
+            extra.append(self.param("registers", init, (1, self.registers, self.width)))
+        # DINOv2's stand-in for masked patches: part of every checkpoint, not used here.
+        self.param("mask_token", nn.initializers.zeros, (1, self.width))
+        positions = resize_positions(
+            table[:, 1:], grid, self.position_offset, antialias=self.position_antialias
+        )
+        extra = jnp.concatenate(extra, axis=1).astype(x.dtype)
+        extra = jnp.broadcast_to(extra, (x.shape[0], *extra.shape[1:]))
+        return jnp.concatenate([extra, x + positions.astype(x.dtype)], axis=1)
 
 
 class PatchEmbedding(nn.Module):
@@ -69,24 +93,26 @@ class PatchEmbedding(nn.Module):
         return jnp.einsum("brycxi,yxio->brco", x, kernel) + bias
 
 
-def resize_positions(table, side, grid):
+def resize_positions(table, grid, offset, *, antialias=False):
     """Bicubic resize of a position table [1, side², D] to [1, h * w, D] for grid (h, w).
 
-    The sample positions follow the released encoder, whose scale has 0.1 added to the grid
-    (docs of the authors' code: "interpolate_offset"); the table's own grid is left as it is.
+    Frameworks differ. DINOv2 and Depth Anything as released sample at (grid + 0.1) / side, an
+    offset meant against rounding; DINOv2 with registers without offset, but antialiased;
+    transformers without offset. The table's own grid is left as it is in all of them.
     """
+    side, width = math.isqrt(table.shape[1]), table.shape[-1]
     if grid == (side, side):
         return table
-    width = table.shape[-1]
-    scale = (jnp.asarray(grid, jnp.float32) + 0.1) / side
+    scale = (jnp.asarray(grid, jnp.float32) + offset) / side
     resized = jax.image.scale_and_translate(
         table.reshape(1, side, side, width),
         (1, *grid, width),
         (1, 2),
         scale,
         jnp.zeros(2),
-        "cubic-pytorch",
-        antialias=False,
+        "cubic" if antialias else "cubic-pytorch",
+        antialias=antialias,
+        precision=jax.lax.Precision.HIGHEST,
     )
     return resized.reshape(1, -1, width)
 
@@ -95,21 +121,29 @@ class Block(nn.Module):
     """x + γ₁ · attention(norm(x)), then x + γ₂ · MLP(norm(x)); [B, N, D] → [B, N, D]."""
 
     heads: int
+    swiglu: bool = False
+    drop_path: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        x = x + self._scale(
-            Attention(self.heads, dtype=self.dtype, name="attn")(self._norm(x, 1)), 1
-        )
-        return x + self._scale(Mlp(dtype=self.dtype, name="mlp")(self._norm(x, 2)), 2)
+    def __call__(self, x, train=False):
+        attention = Attention(self.heads, dtype=self.dtype, name="attn")
+        mlp = (SwiGlu if self.swiglu else Mlp)(dtype=self.dtype, name="mlp")
+        x = x + self._branch(attention(self._norm(x, 1)), 1, train)
+        return x + self._branch(mlp(self._norm(x, 2)), 2, train)
 
     def _norm(self, x, index):
         return layer_norm(f"norm{index}")(x).astype(self.dtype)
 
-    def _scale(self, x, index):
+    def _branch(self, x, index, train):
+        """Scales a residual branch; in training drops it for some images (stochastic depth)."""
         gamma = self.param(f"scale{index}", nn.initializers.ones, (x.shape[-1],))
-        return x * gamma.astype(x.dtype)
+        x = x * gamma.astype(x.dtype)
+        if not train or self.drop_path == 0:
+            return x
+        kept = 1 - self.drop_path
+        mask = jax.random.bernoulli(self.make_rng("drop_path"), kept, (x.shape[0], 1, 1))
+        return jnp.where(mask, x / kept, 0).astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -137,6 +171,19 @@ class Mlp(nn.Module):
         width = x.shape[-1]
         x = dense(4 * width, self.dtype, "fc1")(x)
         return dense(width, self.dtype, "fc2")(nn.gelu(x, approximate=False))
+
+
+class SwiGlu(nn.Module):
+    """D → a | b → silu(a) · b → D: the MLP of the giant size (arXiv 2002.05202)."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        width = x.shape[-1]
+        hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
+        gate, value = jnp.split(dense(2 * hidden, self.dtype, "w12")(x), 2, axis=-1)
+        return dense(width, self.dtype, "w3")(nn.silu(gate) * value)
 
 
 def layer_norm(name):

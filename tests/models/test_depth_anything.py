@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from dav.models.depth_anything import SIZES, DepthAnything, Size, make_encoder, normalise
+from dav.models.depth_anything import SIZES, Architecture, DepthAnything, make_encoder, normalise
 
-TINY = Size(32, 4, 2, (0, 1, 2, 3), 8, (8, 8, 8, 8), position_grid=7)
+TINY = Architecture(32, 4, 2, (0, 1, 2, 3), 8, (8, 8, 8, 8), position_grid=7)
 IMAGE_SIZES_PX = [(98, 98), (84, 126)]  # odd and the position table's own; even and not square
 
 compile_fast = functools.partial(
@@ -78,19 +78,18 @@ def test_the_encoder_alone_gives_the_same_tokens():
 
 
 @pytest.mark.parametrize(
-    ("name", "released", "mask_token", "never_used"),
+    ("name", "released"),
     [
-        ("vits", 24_785_089, 384, 73_856),
-        ("vitb", 97_470_785, 768, 295_168),
-        ("vitl", 335_315_649, 1_024, 1_180_160),
+        ("vits", 24_785_089),
+        ("vitb", 97_470_785),
+        ("vitl", 335_315_649),
+        ("vitg", 1_258_132_225),
     ],
 )
-def test_parameters_are_the_released_ones_but_for_those_never_used(
-    name, released, mask_token, never_used
-):
+def test_parameters_are_the_released_ones(name, released):
     leaves = jax.tree.leaves(abstract_params(SIZES[name]))
     count = sum(math.prod(leaf.shape) for leaf in leaves)
-    assert count == released - mask_token - never_used
+    assert count == released
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.float32)}
 
 

@@ -141,7 +141,6 @@ def test_fusion_may_project_before_the_resize(with_lateral):
     lateral = normal((2, 3, 4, 4), seed=1) if with_lateral else None
     module = Fusion(4, (5, 8))
     params = params_of(module, x, lateral)
-    assert ("unit1" in params) == with_lateral
     found = module.apply({"params": params}, x, lateral)
     np.testing.assert_allclose(found, slow_fusion(x, lateral, (5, 8), params), atol=1e-5)
 
@@ -151,7 +150,9 @@ def test_decoder_equals_the_slow_reference(grid):
     taps = [normal((2, *grid, 8), seed) for seed in range(4)]
     module = Decoder(features=8, reassemble=CHANNELS)
     params = params_of(module, taps)
-    params["output_3"]["bias"] = np.float32([-0.3])
+    params["output_3"]["bias"] = np.float32([100])
+    middle = 100 - np.median(slow_decoder(taps, params))
+    params["output_3"]["bias"] = np.float32([middle])  # about half of the map is cut off
     found = np.asarray(jax.jit(module.apply)({"params": params}, taps))
     expected = slow_decoder(taps, params)
     assert found.shape == (2, 14 * grid[0], 14 * grid[1])
@@ -159,9 +160,28 @@ def test_decoder_equals_the_slow_reference(grid):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_the_never_used_unit_of_the_deepest_fusion_has_no_parameters():
+def test_the_never_used_unit_of_the_deepest_fusion_is_kept_and_has_no_influence():
     taps = [normal((1, 2, 2, 8)) for _ in range(4)]
-    params = params_of(Decoder(features=8, reassemble=CHANNELS), taps)
-    assert set(params["fusion_4"]) == {"unit2", "project"}
-    assert set(params["fusion_3"]) == {"unit1", "unit2", "project"}
+    module = Decoder(features=8, reassemble=CHANNELS)
+    params = params_of(module, taps)
+    assert all(set(params[f"fusion_{i}"]) == {"unit1", "unit2", "project"} for i in (1, 2, 3, 4))
+    without = jax.tree.map(np.copy, params)
+    without["fusion_4"].pop("unit1")
+    apply = jax.jit(module.apply)
+    np.testing.assert_array_equal(apply({"params": params}, taps), apply({"params": without}, taps))
+
+
+def test_metric_depth_is_a_sigmoid_times_its_limit():
+    taps = [normal((1, 3, 4, 8), seed) for seed in range(4)]
+    module = Decoder(features=8, reassemble=CHANNELS, max_depth_m=80.0)
+    params = params_of(module, taps)
+    params["output_3"]["bias"] = np.float32([100])
+    raw = slow_decoder(taps, params) - 100
+    params["output_3"]["bias"] = np.float32([0.5])
+    found = module.apply({"params": params}, taps)
+    np.testing.assert_allclose(found, 80 / (1 + np.exp(-(raw + 0.5))), rtol=1e-4)
+
+
+def test_the_lateral_convolutions_have_no_bias():
+    params = params_of(Decoder(features=8, reassemble=CHANNELS), [normal((1, 2, 2, 8))] * 4)
     assert set(params["lateral_1"]) == {"kernel"}  # no bias
