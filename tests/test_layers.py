@@ -18,7 +18,7 @@ ALLOWED = {
     "step": {"models", "objectives"},
     "data": {"data", "errors", "files"},
     "runtime": {"runtime", "models", "errors", "files"},
-    "inference": {"data"},
+    "inference": {"data", "images", "models", "errors"},
     "folders": {"data", "runtime", "errors", "files"},
     "recipe": {"folders", "step", "data", "runtime", "models", "objectives", "errors", "files"},
 }
