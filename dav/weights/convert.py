@@ -17,14 +17,19 @@ def to_params(tensors, table, source):
             f"{source} does not hold the network that its size and names announce: "
             f"{'; '.join(problems)}; download it again or name another checkpoint"
         )
-    params = {}
-    for row in table:
-        *parents, name = row.leaf.split("/")
-        node = params
+    return nest({row.leaf: _leaf([tensors[key] for key in row.keys], row.axes) for row in table})
+
+
+def nest(flat):
+    """{"a/b": value} → {"a": {"b": value}}."""
+    tree = {}
+    for path, value in flat.items():
+        *parents, name = path.split("/")
+        node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[name] = _leaf([tensors[key] for key in row.keys], row.axes)
-    return params
+        node[name] = value
+    return tree
 
 
 def _problems(tensors, table):
