@@ -25,6 +25,7 @@ setup(
         "opencv-python-headless>=4.11",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.0",
+        "pillow>=11.0",
         "tensorflow-datasets>=4.9.8",
     ],
     extras_require={

@@ -8,16 +8,23 @@ from pathlib import Path
 from dav.errors import DavError
 
 
-def write_whole(path, text):
-    """Writes a text file under a temporary name, then renames it."""
+def write_whole(path, content):
+    """Writes a file, text or bytes, under a temporary name, then renames it.
+
+    Where that fails, on a full disk for instance, the temporary file is removed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path, value):

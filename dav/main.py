@@ -99,8 +99,11 @@ def quieten():
     logging.getLogger("jax").setLevel(logging.ERROR)
 
 
-def explain(error):
-    """One clear message for an error, and its exit code; unexpected ones keep their traceback."""
+def explain(error, folder_options="--workdir or --config.data.root"):
+    """One clear message for an error, and its exit code; unexpected ones keep their traceback.
+
+    `folder_options` are the command's own that name folders, for the hint at an unusable path.
+    """
     from dav.errors import DavError
 
     chain = list(causes(error))
@@ -120,7 +123,7 @@ def explain(error):
             return 1
         if isinstance(cause, OSError) and cause.errno in UNUSABLE_PATH:
             where = f"{cause.filename}: {cause.strerror}"
-            return fail(f"cannot use {where}; choose another --workdir or --config.data.root", 1)
+            return fail(f"cannot use {where}; choose another {folder_options}", 1)
     import traceback
 
     traceback.print_exception(error)

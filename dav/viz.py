@@ -7,13 +7,37 @@ import cv2
 import numpy as np
 
 INVALID_RGB = (90, 90, 90)
+# Near is warm or bright. "spectral" (ColorBrewer's, as the authors of the method draw their maps)
+# keeps the far end readable; inferno, magma and viridis are perceptually uniform.
+SPECTRAL_RGB = (
+    (94, 79, 162), (50, 136, 189), (102, 194, 165), (171, 221, 164), (230, 245, 152),
+    (255, 255, 191), (254, 224, 139), (253, 174, 97), (244, 109, 67), (213, 62, 79), (158, 1, 66),
+)  # fmt: skip
 LINE_COLORS = ("#d9480f", "#1971c2", "#2b8a3e", "#862e9c")
+
+
+def interpolate_colors(anchors):
+    """RGB anchors → a table of 256 colours, uint8 [256, 1, 3] in OpenCV's order, blue first."""
+    at = np.linspace(0, len(anchors) - 1, 256)
+    channels = [np.interp(at, range(len(anchors)), column) for column in zip(*anchors, strict=True)]
+    return np.rint(np.stack(channels[::-1], axis=-1)).astype(np.uint8)[:, None]
+
+
+COLORMAPS = {
+    "spectral": interpolate_colors(SPECTRAL_RGB),
+    "inferno": cv2.COLORMAP_INFERNO,
+    "magma": cv2.COLORMAP_MAGMA,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "turbo": cv2.COLORMAP_TURBO,
+    "grey": interpolate_colors(((0, 0, 0), (255, 255, 255))),
+}
 
 
 def colorize(values, low, high, *, valid=None, colormap=cv2.COLORMAP_INFERNO):
     """float [H, W] → uint8 RGB [H, W, 3]; low is dark, high is bright, invalid pixels are grey.
 
-    The colour maps used are perceptually uniform: equal steps look equal.
+    `colormap` is one of COLORMAPS' values. The default is perceptually uniform: equal steps look
+    equal.
     """
     scaled = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     colored = cv2.applyColorMap((scaled * 255).astype(np.uint8), colormap)[..., ::-1]
@@ -29,9 +53,14 @@ def disparity_range(disparity, valid):
     return float(low), float(high)
 
 
-def encode_jpeg(image):
+def encode_jpeg(image, quality=88):
     """uint8 RGB → the bytes of a JPEG file."""
-    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def encode_png(image):
+    """uint8 RGB → the bytes of a PNG file."""
+    return cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])[1].tobytes()
 
 
 def image_tag(image, title=""):

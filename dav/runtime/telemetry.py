@@ -7,6 +7,8 @@ import time
 
 from dav.files import read_lines, write_whole
 
+POINTS = 20  # that the rate is taken over
+
 
 class MetricsLog:
     """metrics.jsonl: one JSON object a line with `step`, `kind` and figures."""
@@ -26,14 +28,18 @@ class MetricsLog:
 
 
 class Progress:
-    """One live line on a terminal, refreshed in place; elsewhere a plain line now and then."""
+    """One live line on a terminal, refreshed in place; elsewhere a plain line now and then.
 
-    def __init__(self, label, total, *, plain_every=1, stream=None):
+    What is finished within `batch_s` seconds counts as finished together, in the rate.
+    """
+
+    def __init__(self, label, total, *, plain_every=1, batch_s=0.0, stream=None):
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
         self._label, self._total, self._plain_every = label, total, plain_every
-        self._shown = 0
-        self._recent = []  # (time, done) of the last updates, for the rate
+        self._batch_s, self._shown = batch_s, 0
+        self._is_drawn = False  # whether the live line stands on the screen
+        self._recent = []  # (time, done) of the last points, for the rate
 
     def __enter__(self):
         return self
@@ -44,9 +50,12 @@ class Progress:
     def update(self, done, text="", *, per_item=1, unit="images"):
         """Shows that `done` of the total are finished; `per_item` units were worked each."""
         now = time.monotonic()
-        self._recent = [*self._recent[-19:], (now, done)]
+        if self._recent and now - self._recent[-1][0] < self._batch_s:
+            self._recent[-1] = (self._recent[-1][0], done)
+        else:
+            self._recent = [*self._recent[-POINTS:], (now, done)]
         (start, first), rate = self._recent[0], 0.0
-        if now > start:
+        if len(self._recent) > 1 and now > start:
             rate = (done - first) / (now - start)
         parts = [f"{self._label} {done}/{self._total}", text]
         if rate > 0:
@@ -54,16 +63,30 @@ class Progress:
             parts += [f"{rate * per_item:.1f} {unit}/s", f"{left} left"]
         self._show("  ".join(part for part in parts if part), done)
 
+    def leave_out(self, seconds):
+        """Keeps time that was no work, as compilation, out of the rate and the time left."""
+        self._recent = [(at + seconds, done) for at, done in self._recent]
+
+    def note(self, text):
+        """Prints a line of its own to stderr; on a terminal the live line makes room for it."""
+        if self._is_drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+            self._is_drawn = False
+        print(text, file=sys.stderr, flush=True)
+
     def close(self):
         """Ends the live line."""
-        if self._live and self._recent:
+        if self._is_drawn:
             self._stream.write("\n")
             self._stream.flush()
+            self._is_drawn = False
 
     def _show(self, line, done):
         if self._live:
             width = shutil.get_terminal_size().columns
             self._stream.write(f"\r\x1b[K{line[: width - 1]}")
+            self._is_drawn = True
         elif done == self._total or done - self._shown >= self._plain_every:
             self._shown = done
             self._stream.write(line + "\n")
