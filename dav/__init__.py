@@ -1,9 +1,9 @@
 """dav: trains Depth Anything, and asks it.
 
-    import dav
+import dav
 
-    model = dav.load("hf:depth-anything/Depth-Anything-V2-Small-hf")
-    disparity = model.predict("photo.jpg")  # float32 [H, W], larger = nearer
+model = dav.load("hf:depth-anything/Depth-Anything-V2-Small-hf")
+disparity = model.predict("photo.jpg")  # float32 [H, W], larger = nearer
 """
 
 

@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dav.data.transforms import PATCH_PX, network_size, resize_image
-from dav.errors import ConfigError, DavError
+from dav.errors import ConfigError
 from dav.images import as_rgb
 from dav.models.depth_anything import Architecture, DepthAnything, normalise
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-LARGEST_ASPECT = 12
 BATCH_ON_ACCELERATOR = 8  # a CPU gains nothing from batches
 
 
@@ -54,25 +53,12 @@ class DepthModel:
 
         Images whose network sizes are equal share a batch; at most one batch a size is held.
         """
-        sizes = {}
+        prepared = (((key, image.shape[:2]), self._prepare(image)) for key, image in items)
+        for (key, size), found in in_batches(self._run, prepared, self.batch_size):
+            yield key, resize_map(found, size)
 
-        def prepared():
-            for key, image in items:
-                self.check(image)
-                sizes[key] = image.shape[:2]
-                yield key, network_input(image, network_size(*image.shape[:2], self.size_px))
-
-        for key, found in in_batches(self._run, prepared(), self.batch_size):
-            yield key, resize_map(found, sizes.pop(key))
-
-    def check(self, image):
-        """Raises DavError for an image that the network cannot be shown."""
-        height, width = image.shape[:2]
-        if max(height, width) > LARGEST_ASPECT * min(height, width):
-            raise DavError(
-                f"the image is {width}×{height} pixels, one side more than {LARGEST_ASPECT} times "
-                "the other; crop it first"
-            )
+    def _prepare(self, image):
+        return network_input(image, network_size(*image.shape[:2], self.size_px))
 
     def _run(self, images):
         return np.asarray(_forward(self.params, images, self.architecture, self.dtype))
@@ -99,8 +85,8 @@ def _forward(params, images, architecture, dtype):
 
 def network_input(image, size):
     """uint8 [H, W, 3] → float32 [*size, 3] in about [0, 1], as the authors resize: cubic, on
-    floating point, without antialias, overshoot kept."""
-    return cv2.resize(image.astype(np.float32) / 255, size[::-1], interpolation=cv2.INTER_CUBIC)
+    double precision, without antialias, overshoot kept."""
+    return cv2.resize(image / 255.0, size[::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
 
 
 def resize_map(values, size):
