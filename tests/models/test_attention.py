@@ -154,9 +154,10 @@ def loss(attention, query):
     return jnp.sum(attention(query, 1.1 * query, 0.9 * query).astype(jnp.float32) ** 2)
 
 
-def lower(platform, shape, dtype=jnp.bfloat16, sharding=None):
+def lower(platform, shape, dtype=jnp.bfloat16, sharding=None, backend=None):
     """StableHLO of forward and backward for a platform, whatever this machine has."""
-    step = jax.jit(jax.value_and_grad(functools.partial(loss, attend)))
+    attention = functools.partial(attend, backend=backend)
+    step = jax.jit(jax.value_and_grad(functools.partial(loss, attention)))
     query = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
     return step.trace(query).lower(lowering_platforms=(platform,)).as_text()
 
@@ -200,7 +201,8 @@ def test_splash_takes_each_devices_share_of_the_batch(images, local):
     """A batch that does not divide is computed whole on every device."""
     mesh = AbstractMesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     spec = jax.P(("data", "fsdp")) if local < images else jax.P()
-    text = lower("tpu", (images, 257, 2, 64), sharding=NamedSharding(mesh, spec))
+    sharding = NamedSharding(mesh, spec)
+    text = lower("tpu", (images, 257, 2, 64), sharding=sharding, backend="splash")
     calls = [line for line in text.splitlines() if "@tpu_custom_call" in line]
     assert len(calls) == 2
     assert all(f"tensor<{local}x2x384x64xbf16>" in line for line in calls)
