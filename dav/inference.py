@@ -17,6 +17,7 @@ from dav.data.transforms import PATCH_PX, network_size, resize_image
 from dav.errors import ConfigError
 from dav.images import as_rgb
 from dav.models.depth_anything import Architecture, DepthAnything, normalise
+from dav.models.resize import bilinear_positions
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 BATCH_ON_ACCELERATOR = 8  # a CPU gains nothing from batches
@@ -92,12 +93,10 @@ def network_input(image, size):
 def resize_map(values, size):
     """float32 [h, w] → [*size], bilinear, corners aligned, as the authors of V2 do."""
     for axis in (0, 1):
-        n_in, n_out = values.shape[axis], size[axis]
-        at = np.linspace(0.0, n_in - 1, n_out)
-        low = np.minimum(at.astype(np.int32), max(n_in - 2, 0))
-        weight = (at - low).astype(np.float32).reshape((-1, 1) if axis == 0 else (1, -1))
+        low, weight = bilinear_positions(values.shape[axis], size[axis])
+        weight = weight.reshape((-1, 1) if axis == 0 else (1, -1))
         below = np.take(values, low, axis=axis)
-        above = np.take(values, np.minimum(low + 1, n_in - 1), axis=axis)
+        above = np.take(values, np.minimum(low + 1, values.shape[axis] - 1), axis=axis)
         values = below + (above - below) * weight
     return values
 

@@ -1,30 +1,63 @@
-"""Multi-head attention over one image's tokens.
+"""Multi-head attention over one image's tokens, by the kernel that suits the platform.
 
 Shapes: B batch, N tokens, H heads, K head width.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-# Logits held at a time. All heads at once while they fit; else head by head in blocks of queries
-# that stay near the cores: twice as fast on CPU at 1370 tokens, and memory linear in N.
+from dav.models.flash_attention import cudnn, cudnn_takes, splash
+
+# Logits held at a time by plain XLA. All heads at once while they fit; else head by head in blocks
+# of queries that stay near the cores: twice as fast on CPU at 1370 tokens, memory linear in N.
 BLOCK_BYTES = 4 * 2**20
 WHOLE_BYTES = 16 * 2**20
+WHOLE_BYTES_GPU = 512 * 2**20  # a GPU wants much work at a time
 
 
-def attend(query, key, value):
-    """softmax(q kᵀ / √K) v for [B, N, H, K] inputs; logits and softmax in float32."""
-    return blockwise(query, key, value)
+def attend(query, key, value, *, backend=None):
+    """softmax(q k^T / sqrt(K)) v for [B, N, H, K] inputs of one shape; returns v's shape and dtype.
+
+    The statistics of the softmax are float32. `backend` is "xla" (anywhere), "cudnn" (NVIDIA GPUs
+    from Ampere on, 16-bit inputs), "splash" (TPU), or None: by the platform that the program is
+    compiled for, be it this machine's or not: splash on TPU, cuDNN where it runs, else XLA. What
+    None lowers to cannot be lowered for several platforms at once (`jax.export`) if TPU is one of
+    them, nor with a symbolic number of tokens; "xla" can. On a mesh, see `splash`.
+    Raises ValueError for an unknown backend, and for inputs or machines "cudnn" cannot work with.
+    """
+    if backend is None:
+        return _by_platform(query, key, value)
+    if backend not in ("xla", "cudnn", "splash"):
+        raise ValueError(
+            f"unknown attention backend {backend!r}; choose xla, cudnn, splash, or None for the "
+            "platform's own"
+        )
+    return {"xla": blockwise, "cudnn": cudnn, "splash": splash}[backend](query, key, value)
 
 
-def blockwise(query, key, value):
-    """Attention in plain XLA, for any platform, dtype and size."""
+# Jitted so that the branches are traced once a shape, not once a block of the network. The compiler
+# sees the branch of its platform only.
+@jax.jit
+def _by_platform(query, key, value):
+    branches = {
+        "tpu": splash,
+        "cuda": functools.partial(blockwise, whole_bytes=WHOLE_BYTES_GPU),
+    }
+    if cudnn_takes(query.dtype, query.shape[-1]):
+        branches["cuda"] = cudnn
+    return jax.lax.platform_dependent(query, key, value, **branches, default=blockwise)
+
+
+def blockwise(query, key, value, *, whole_bytes=WHOLE_BYTES):
+    """Attention in plain XLA; logits and softmax in float32, at most `whole_bytes` of them."""
     batch, tokens, heads, width = query.shape
     query, key, value = (
         x.transpose(0, 2, 1, 3).reshape(batch * heads, tokens, width)
         for x in (query * width**-0.5, key, value)
     )
-    if 4 * batch * heads * tokens**2 <= WHOLE_BYTES:
+    if 4 * batch * heads * tokens**2 <= whole_bytes:
         out = _attend_block(query, key, value)
     else:
         out = jax.lax.map(lambda head: _attend_head(*head), (query, key, value))

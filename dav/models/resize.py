@@ -42,7 +42,7 @@ def _lerp(x, axis, n_out):
     n_in = x.shape[axis]
     if n_in == n_out:
         return x
-    low, weight = _positions(n_in, n_out)
+    low, weight = bilinear_positions(n_in, n_out)
     shape = [1] * x.ndim
     shape[axis] = n_out
     weight = jnp.asarray(weight.reshape(shape), x.dtype)
@@ -53,14 +53,17 @@ def _lerp(x, axis, n_out):
 
 def bilinear_weights(n_in, n_out):
     """The same resize of one axis as a matrix float32 [n_out, n_in]; each row sums to 1."""
-    low, weight = _positions(n_in, n_out)
+    low, weight = bilinear_positions(n_in, n_out)
     rows = np.zeros((n_out, n_in), np.float32)
     rows[np.arange(n_out), low] = 1 - weight
     rows[np.arange(n_out), np.minimum(low + 1, n_in - 1)] += weight
     return rows
 
 
-def _positions(n_in, n_out):
-    at = np.linspace(0.0, n_in - 1, n_out)
+def bilinearbilinear_positions(n_in, n_out):
+    """For each output of one axis: the sample below it, int32 [n_out], and the weight float32 of
+    the one above. In float32 throughout, as the reference computes them: its rounding shows."""
+    step = np.float32(n_in - 1) / np.float32(max(n_out - 1, 1))
+    at = step * np.arange(n_out, dtype=np.float32)
     low = np.minimum(at.astype(np.int32), max(n_in - 2, 0))
-    return low, (at - low).astype(np.float32)
+    return low, at - low.astype(np.float32)
