@@ -60,7 +60,7 @@ def bilinear_weights(n_in, n_out):
     return rows
 
 
-def bilinearbilinear_positions(n_in, n_out):
+def bilinear_positions(n_in, n_out):
     """For each output of one axis: the sample below it, int32 [n_out], and the weight float32 of
     the one above. In float32 throughout, as the reference computes them: its rounding shows."""
     step = np.float32(n_in - 1) / np.float32(max(n_out - 1, 1))
