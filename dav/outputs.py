@@ -143,16 +143,19 @@ def claim(out):
     os.makedirs(out, exist_ok=True)
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DavError(
-            f"another process is writing into {out}; wait for it, or choose another --out"
-        ) from None
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DavError(
+                f"another process is writing into {out}; wait for it, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.rmdir(out)
     finally:
         os.close(folder)
-        with contextlib.suppress(OSError):
-            os.rmdir(out)
 
 
 def read_made(out, settings, *, overwrite):

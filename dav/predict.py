@@ -11,6 +11,7 @@ examples:
 """
 
 import argparse
+import contextlib
 import functools
 import itertools
 import os
@@ -199,11 +200,11 @@ def run(jobs, settings, made, options):
                 return tally  # the weights are not needed
             model = load(options, progress, tally)
             since = time.monotonic()
-            maps = model.predict_each(itertools.chain([first], photos))
-            with outputs.recording(options.out, settings, made) as record:
+            with outputs.recording(options.out, settings, made) as record, memory_errors(options):
+                maps = model.predict_each(itertools.chain([first], photos))
                 write = functools.partial(write_job, options, model.is_metric, record)
                 with in_threads(write, maps) as writing:
-                    for _, result in clear_memory_errors(writing, options):
+                    for _, result in writing:
                         try:
                             result.result()
                         except DavError as error:
@@ -260,10 +261,11 @@ def load(options, progress, tally):
     return model
 
 
-def clear_memory_errors(results, options):
-    """The results; a device out of memory is said in one sentence."""
+@contextlib.contextmanager
+def memory_errors(options):
+    """Inside, a device out of memory is said in one sentence."""
     try:
-        yield from results
+        yield
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -193,10 +193,11 @@ def test_other_settings_need_another_folder(tmp_path):
 
 def test_a_folder_is_claimed_by_one_process_and_leaves_nothing_behind(tmp_path):
     out = tmp_path / "new" / "out"
-    with (
-        outputs.claim(out),
-        pytest.raises(DavError, match="another process is writing"),
-        outputs.claim(out),
-    ):
-        pass
+    with outputs.claim(out):
+        with pytest.raises(DavError, match="another process is writing"), outputs.claim(out):
+            pass
+        assert out.is_dir()
     assert not out.exists()
+    with outputs.claim(out):
+        (out / "a.npy").touch()
+    assert (out / "a.npy").exists()
