@@ -1,0 +1,28 @@
+"""dav: trains Depth Anything, and asks it.
+
+import dav
+
+model = dav.load("hf:depth-anything/Depth-Anything-V2-Small-hf")
+disparity = model.predict("photo.jpg")  # float32 [H, W], larger = nearer
+"""
+
+
+def load(spec, *, size_px=518, dtype="float32", batch_size=None):
+    """Weights → a model with `predict`; see `dav.inference.DepthModel`.
+
+    spec: a work folder of dav, a .safetensors, a .pth, a transformers folder, or
+    hf:org/name[@revision]. size_px: the short side at which the network sees an image. dtype:
+    float32 or bfloat16, that of the computation. batch_size: images of equal shape that run
+    together; by default 1 on a CPU, 8 elsewhere. Raises DavError if there are no such weights.
+    """
+    from dav.inference import make_depth_model
+    from dav.weights.load import load_weights
+
+    weights = load_weights(spec)
+    return make_depth_model(
+        weights.params,
+        weights.architecture,
+        size_px=size_px,
+        dtype=dtype,
+        batch_size=batch_size,
+    )

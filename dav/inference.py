@@ -1,33 +1,140 @@
-"""Many images of any size through a network in batches of equal shape.
+"""Images of any size → maps of the same sizes, in batches of equal network shape.
 
 Shapes: B images, H W image, h w network size.
 """
 
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from dav.data.transforms import network_size, resize_image
+from dav.data.transforms import PATCH_PX, network_size, resize_image
+from dav.errors import ConfigError
+from dav.images import as_rgb
+from dav.models.depth_anything import Architecture, DepthAnything, normalise
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+BATCH_ON_ACCELERATOR = 8  # a CPU gains nothing from batches
+
+
+@dataclass(frozen=True)
+class DepthModel:
+    """A network with its weights, ready to be asked."""
+
+    params: Any
+    architecture: Architecture
+    size_px: int  # the short side at which the network sees an image
+    dtype: str
+    batch_size: int
+
+    @property
+    def is_metric(self):
+        """Whether maps are depth in metres; else disparity, larger = nearer, up to scale."""
+        return self.architecture.max_depth_m is not None
+
+    def predict(self, images):
+        """One image → its map, float32 [H, W]; a list of images of any sizes → a list of maps.
+
+        An image is a uint8 RGB array [H, W, 3], a PIL image, or a path. Raises DavError for one
+        that cannot be read.
+        """
+        if not isinstance(images, list | tuple):
+            return self.predict([images])[0]
+        maps = dict(self.predict_each((i, as_rgb(image)) for i, image in enumerate(images)))
+        return [maps[index] for index in range(len(images))]
+
+    def predict_each(self, items):
+        """(key, image uint8 [H, W, 3]) → yields (key, map float32 [H, W]) as they get ready.
+
+        Images whose network sizes are equal share a batch; at most one batch a size is held.
+        """
+        prepared = (((key, image.shape[:2]), self._prepare(image)) for key, image in items)
+        for (key, size), found in in_batches(self._run, prepared, self.batch_size):
+            yield key, resize_map(found, size)
+
+    def _prepare(self, image):
+        return network_input(image, network_size(*image.shape[:2], self.size_px))
+
+    def _run(self, images):
+        return np.asarray(_forward(self.params, images, self.architecture, self.dtype))
+
+
+def make_depth_model(params, architecture, *, size_px=518, dtype="float32", batch_size=None):
+    """Puts parameters on the device. Raises ConfigError for options that cannot work."""
+    if dtype not in DTYPES:
+        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    if size_px < PATCH_PX:
+        raise ConfigError(f"size_px={size_px} is too small; one patch has {PATCH_PX} pixels")
+    if batch_size is None:
+        batch_size = 1 if jax.default_backend() == "cpu" else BATCH_ON_ACCELERATOR
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size} must be at least 1")
+    return DepthModel(jax.device_put(params), architecture, size_px, dtype, batch_size)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _forward(params, images, architecture, dtype):
+    model = DepthAnything(architecture, dtype=DTYPES[dtype])
+    return model.apply({"params": params}, normalise(images))[0]
+
+
+def network_input(image, size):
+    """uint8 [H, W, 3] → float32 [*size, 3] in about [0, 1], as the authors resize: cubic, on
+    double precision, without antialias, overshoot kept."""
+    return cv2.resize(image / 255.0, size[::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
+
+
+def resize_map(values, size):
+    """float32 [h, w] → [*size], bilinear, corners aligned, as the authors of V2 do."""
+    for axis in (0, 1):
+        n_in, n_out = values.shape[axis], size[axis]
+        at = np.linspace(0.0, n_in - 1, n_out)
+        low = np.minimum(at.astype(np.int32), max(n_in - 2, 0))
+        weight = (at - low).astype(np.float32).reshape((-1, 1) if axis == 0 else (1, -1))
+        below = np.take(values, low, axis=axis)
+        above = np.take(values, np.minimum(low + 1, n_in - 1), axis=axis)
+        values = below + (above - below) * weight
+    return values
 
 
 def predict_each(predict, images, *, short_side_px, batch_size):
     """Yields (index, disparity float32 [h, w]) for every image, in the order they get ready.
 
-    images is any iterable of uint8 [H, W, 3]; at most one batch a shape is held. The last batch of
-    each shape is filled up, so every shape compiles once.
+    images is any iterable of uint8 [H, W, 3]; they are resized as training resizes them. Every
+    batch is full, so that it splits over the devices.
+    """
+    resized = (
+        (index, resize_image(image, network_size(*image.shape[:2], short_side_px)))
+        for index, image in enumerate(images)
+    )
+    return in_batches(predict, resized, batch_size, only_full=True)
+
+
+def in_batches(run, items, batch_size, *, only_full=False):
+    """(key, array [h, w, 3]) → yields (key, run's output for it), batched by shape.
+
+    A last, smaller batch is filled up to the next power of two, or to `batch_size` if `only_full`:
+    few shapes, few compilations.
     """
     waiting = {}
-    for index, image in enumerate(images):
-        size = network_size(*image.shape[:2], short_side_px)
-        bucket = waiting.setdefault(size, [])
-        bucket.append((index, resize_image(image, size)))
+    for key, image in items:
+        bucket = waiting.setdefault(image.shape, [])
+        bucket.append((key, image))
         if len(bucket) == batch_size:
-            yield from _run(predict, waiting.pop(size), batch_size)
+            yield from _run_bucket(run, waiting.pop(image.shape), batch_size)
     for bucket in waiting.values():
-        yield from _run(predict, bucket, batch_size)
+        power = 2 ** math.ceil(math.log2(len(bucket)))
+        yield from _run_bucket(run, bucket, batch_size if only_full else min(power, batch_size))
 
 
-def _run(predict, bucket, batch_size):
+def _run_bucket(run, bucket, size):
     images = np.stack([image for _, image in bucket])
-    fill = np.repeat(images[:1], batch_size - len(bucket), axis=0)
-    disparity = predict(np.concatenate([images, fill]))
-    for (index, _), one in zip(bucket, disparity, strict=False):
-        yield index, one
+    fill = np.repeat(images[:1], size - len(bucket), axis=0)
+    found = run(np.concatenate([images, fill]))
+    for (key, _), one in zip(bucket, found, strict=False):
+        yield key, one

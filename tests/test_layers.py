@@ -22,7 +22,8 @@ ALLOWED = {
     "step": {"models", "objectives"},
     "data": {"data", "errors", "files"},
     "runtime": {"runtime", "models", "errors", "files"},
-    "inference": {"data"},
+    "inference": {"data", "images", "models", "errors"},
+    "weights": {"weights", "models", "runtime", "errors", "files"},
     "folders": {"data", "runtime", "errors", "files"},
     "recipe": {"folders", "step", "data", "runtime", "models", "objectives", "errors", "files"},
 }

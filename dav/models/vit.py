@@ -8,6 +8,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dav.models.attention import attend
 
@@ -170,7 +171,9 @@ class Mlp(nn.Module):
     def __call__(self, x):
         width = x.shape[-1]
         x = dense(4 * width, self.dtype, "fc1")(x)
-        return dense(width, self.dtype, "fc2")(nn.gelu(x, approximate=False))
+        # By erf: jax.nn.gelu's erfc costs twice as much on CPU.
+        x = x * (0.5 + 0.5 * jax.lax.erf(x * np.float32(0.5**0.5).astype(x.dtype)))
+        return dense(width, self.dtype, "fc2")(x)
 
 
 class SwiGlu(nn.Module):
