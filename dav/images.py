@@ -40,9 +40,8 @@ def read_image(file):
         with _open_regular(file) as opened:
             return _decode(opened)
     except Exception as error:  # Pillow raises nearly everything: SyntaxError, struct.error, ...
-        raise DavError(f"cannot read {shown(getattr(file, 'name', file))}: {_reason(error)}") from (
-            None
-        )
+        name = getattr(file, "name", "an open file") if hasattr(file, "read") else file
+        raise DavError(f"cannot read {shown(name)}: {_reason(error)}") from None
 
 
 def as_rgb(image):
@@ -65,11 +64,12 @@ def as_rgb(image):
             "image, or a uint8 RGB array [height, width, 3]"
         )
     array = np.asarray(image)
-    if array.dtype != np.uint8 or 0 in array.shape or array.shape[2:] not in ((), (3,)):
-        array_shape = "×".join(map(str, array.shape))
+    shape = array.shape
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)
+    if array.dtype != np.uint8 or not is_image or 0 in shape:
         raise DavError(
             f"an image array must be uint8 RGB [height, width, 3] or grey [height, width]; this "
-            f"one is {array.dtype} {array_shape or 'without a shape'}"
+            f"one is {array.dtype} {'×'.join(map(str, shape)) or 'without a shape'}"
         )
     _check_aspect(*array.shape[1::-1])
     return np.repeat(array[..., None], 3, axis=-1) if array.ndim == 2 else array

@@ -34,7 +34,7 @@ def find_images(inputs, *, leave_out=lambda path: False):
             raise ConfigError(
                 f"{shown(given)} holds no image; known suffixes: {' '.join(sorted(SUFFIXES))}"
             )
-        found = images | found
+        found |= {path: relative for path, relative in images.items() if path not in found}
     return list(found.items())
 
 
@@ -50,7 +50,7 @@ def name_maps(images, taken):
     used, waiting = set(taken), [image for image in images if image[0] not in names]
     for level in itertools.count():
         if not waiting:
-            return names
+            return {path: names[path] for path, _ in images}
         wanted = {path: _candidate(path, relative, level) for path, relative in waiting}
         counts = Counter(wanted.values())
         names |= {p: n for p, n in wanted.items() if counts[n] == 1 and n not in used}

@@ -19,6 +19,8 @@ import io
 import json
 import os
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -143,23 +145,41 @@ def claim(out):
     os.makedirs(out, exist_ok=True)
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise DavError(
-            f"another process is writing into {out}; wait for it, or choose another --out"
-        ) from None
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DavError(
+                f"another process is writing into {out}; wait for it, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.rmdir(out)
     finally:
         os.close(folder)
-        with contextlib.suppress(OSError):
-            os.rmdir(out)
+
+
+def settings_of(options):
+    """What results depend on, {name: value}, from the options weights, size_px, dtype, save and
+    colormap; weights that change in place count as others, and colours only where they are saved.
+    """
+    weights, path = options.weights, Path(options.weights).expanduser()
+    if path.exists():
+        newest = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        changed = datetime.fromtimestamp(newest.stat().st_mtime).isoformat(" ", "seconds")
+        weights = f"{path.resolve()} of {changed}"
+    settings = {"weights": weights, "size_px": options.size_px, "dtype": options.dtype}
+    if COLORED & set(options.save):
+        settings["colormap"] = options.colormap
+    return settings
 
 
 def read_made(out, settings, *, overwrite):
     """The maps that OUT records, {name: Made}.
 
     Raises ConfigError if OUT was made with other settings; with `overwrite` its record is void
-    then. `settings` has `colormap` only if pictures are wanted.
+    then.
     """
     before = read_json(path) if os.path.exists(path := os.path.join(out, "predict.json")) else {}
     differing = [key for key in settings if before.get(key, settings[key]) != settings[key]]

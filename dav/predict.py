@@ -11,6 +11,7 @@ examples:
 """
 
 import argparse
+import contextlib
 import functools
 import itertools
 import os
@@ -19,8 +20,6 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 
 from dav import inputs, outputs, viz
 from dav.errors import ConfigError, DavError
@@ -91,14 +90,19 @@ def parse(arguments):
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="image file, folder or glob")
     add("--weights", required=True, metavar="SPEC", help=WEIGHTS_HELP)
-    add("--out", required=True, metavar="DIR", help="where the results go")
+    add("--out", required=True, type=os.path.expanduser, metavar="DIR", help="where the results go")
     add("--save", type=parse_kinds, default=("color",), metavar="KIND,...", help=SAVE_HELP)
     add("--colormap", choices=viz.COLORMAPS, default="spectral", help="default: %(default)s")
     add("--size_px", type=int, default=518, metavar="N", help=SIZE_HELP)
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     add("--batch_size", type=int, metavar="N", help="images at once (default: by the device)")
     add("--overwrite", action="store_true", help="make anew what is there already")
-    add("--cache_dir", metavar="DIR", help="for compiled programs (default: the user's cache)")
+    add(
+        "--cache_dir",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="for compiled programs (default: the user's cache)",
+    )
     add("--no_cache", action="store_true", help="keep no compiled programs")
     options = parser.parse_args(arguments)
     if options.batch_size is not None and options.batch_size < 1:
@@ -124,13 +128,13 @@ def predict(options):
     started = time.monotonic()
     is_result = functools.partial(outputs.is_result, out=options.out)
     images = inputs.find_images(options.inputs, leave_out=is_result)
-    settings = settings_of(options)
+    settings = outputs.settings_of(options)
     with outputs.claim(options.out):
         made = outputs.read_made(options.out, settings, overwrite=options.overwrite)
         jobs = missing_jobs(images, made, options)
         already = len(images) - len(jobs)
         if not jobs:
-            print(f"{already} maps are in {shown(options.out)} already, nothing left to do")
+            print(f"{count_maps(already)} in {shown(options.out)} already, nothing left to do")
             return 0
         redone = {job.path for job in jobs} if options.overwrite else ()
         made = {name: one for name, one in made.items() if one.image not in redone}
@@ -143,7 +147,7 @@ def summary(tally, already, seconds, out):
     """One line: what was made and what was not, and how fast."""
     left_out = [f"{tally.skipped} skipped"] * bool(tally.skipped)
     left_out += [f"{already} already done"] * bool(already)
-    parts = [f"{tally.made} {'map' if tally.made == 1 else 'maps'} in {shown(out)}"]
+    parts = [f"{count_maps(tally.made)} in {shown(out)}"]
     parts[0] += f" ({', '.join(left_out)})" * bool(left_out)
     parts.append(format_duration(seconds))
     if tally.made:
@@ -152,17 +156,8 @@ def summary(tally, already, seconds, out):
     return ", ".join(parts)
 
 
-def settings_of(options):
-    """What the results depend on; weights that change in place count as others."""
-    weights, path = options.weights, Path(options.weights)
-    if path.exists():
-        newest = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        changed = datetime.fromtimestamp(newest.stat().st_mtime).isoformat(" ", "seconds")
-        weights = f"{path.resolve()} of {changed}"
-    settings = {"weights": weights, "size_px": options.size_px, "dtype": options.dtype}
-    if outputs.COLORED & set(options.save):
-        settings["colormap"] = options.colormap
-    return settings
+def count_maps(count):
+    return f"{count} map" + "s" * (count != 1)
 
 
 def missing_jobs(images, made, options):
@@ -199,11 +194,11 @@ def run(jobs, settings, made, options):
                 return tally  # the weights are not needed
             model = load(options, progress, tally)
             since = time.monotonic()
-            maps = model.predict_each(itertools.chain([first], photos))
-            with outputs.recording(options.out, settings, made) as record:
+            with outputs.recording(options.out, settings, made) as record, memory_errors(options):
+                maps = model.predict_each(itertools.chain([first], photos))
                 write = functools.partial(write_job, options, model.is_metric, record)
                 with in_threads(write, maps) as writing:
-                    for _, result in clear_memory_errors(writing, options):
+                    for _, result in writing:
                         try:
                             result.result()
                         except DavError as error:
@@ -260,10 +255,11 @@ def load(options, progress, tally):
     return model
 
 
-def clear_memory_errors(results, options):
-    """The results; a device out of memory is said in one sentence."""
+@contextlib.contextmanager
+def memory_errors(options):
+    """Inside, a device out of memory is said in one sentence."""
     try:
-        yield from results
+        yield
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
