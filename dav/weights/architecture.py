@@ -12,6 +12,7 @@ import re
 from dav.errors import DavError
 from dav.models.depth_anything import SIZES, V2_TAPS, Architecture
 from dav.models.vit import PATCH_PX
+from dav.weights.convert import shown
 from dav.weights.keys import LAYOUTS, make_table
 
 HEAD_WIDTH = 64  # of every attention head in the family
@@ -48,7 +49,7 @@ def find_layout(checkpoint):
     for layout in LAYOUTS:
         if _names(layout)["encoder/class_token"] in checkpoint.tensors:
             return layout
-    first = ", ".join(name[:80] for name in list(checkpoint.tensors)[:3])
+    first = ", ".join(shown(name[:80]) for name in list(checkpoint.tensors)[:3])
     raise DavError(
         f"{checkpoint.source} holds neither a Depth Anything nor a DINOv2 network (its tensors "
         f"begin with {first or 'nothing'}); name another checkpoint"
