@@ -12,6 +12,7 @@ import re
 from dav.errors import DavError
 from dav.models.depth_anything import SIZES, V2_TAPS, Architecture
 from dav.models.vit import PATCH_PX
+from dav.weights.checkpoint import read_config
 from dav.weights.convert import shown
 from dav.weights.keys import LAYOUTS, make_table
 
@@ -176,7 +177,7 @@ def _v2_taps(checkpoint, architecture):
 
 def _from_config(checkpoint, architecture):
     """Taps and head of a transformers folder, by its config.json."""
-    config, source = checkpoint.config, checkpoint.source
+    config, source = read_config(checkpoint.folder), checkpoint.source
     if not config:
         raise DavError(f"{source} has no config.json beside it, which tells taps and head; copy it")
     backbone = config.get("backbone_config")

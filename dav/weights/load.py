@@ -13,7 +13,7 @@ from dav.errors import DavError
 from dav.models.depth_anything import SIZES, Architecture
 from dav.weights import hub
 from dav.weights.architecture import check_backbone, find_layout, infer, infer_encoder
-from dav.weights.checkpoint import choose_weights, open_checkpoint, read_table
+from dav.weights.checkpoint import choose_weights, open_checkpoint, read_config
 from dav.weights.convert import nest, to_params
 from dav.weights.keys import OFFICIAL, make_table
 
@@ -63,7 +63,7 @@ def load_encoder(spec):
     layout = find_layout(checkpoint)
     architecture = infer_encoder(checkpoint, layout)
     if layout.name == "transformers":
-        config = checkpoint.config
+        config = read_config(checkpoint.folder)
         check_backbone(config.get("backbone_config") or config, architecture, spec)
     tensors = {
         name: value
@@ -96,8 +96,7 @@ def _load_workdir(spec):
     from dav.runtime.checkpoint import restore_params
 
     folder = Path(spec).expanduser()
-    config = folder / "config.json"
-    model = read_table(config).get("model") if config.is_file() else None
+    model = read_config(folder).get("model")
     size = model.get("size") if isinstance(model, dict) else None
     if not isinstance(size, str) or size not in SIZES:
         raise DavError(

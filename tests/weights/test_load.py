@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,7 +113,8 @@ def test_every_size_is_inferred_from_its_shapes(tmp_path, size):
         }
         stages = [tap + 1 for tap in V2_TAPS[size]]
         config = {"backbone_config": {"out_indices": stages}}
-        held = Checkpoint("x", tensors, ("depth_anything_v2_vitb.pth",), config, "")
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        held = Checkpoint("x", tensors, ("depth_anything_v2_vitb.pth",), tmp_path, "")
         assert find_layout(held) == layout
         offset = 0.1 if layout.name == "official" else 0.0
         expected = dataclasses.replace(architecture, position_offset=offset)
@@ -310,6 +313,25 @@ def test_a_work_folder_gives_its_newest_checkpoint(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, encoder, weights.params["encoder"])
     (tmp_path / "config.json").write_text(json.dumps({"model": {"size": "vitx"}}))
     assert "names no size of network" in refused(tmp_path)
+
+
+def test_reading_a_file_imports_no_more_than_it_needs(tmp_path):
+    path = tmp_path / f"{V1_NAME}.safetensors"
+    save_file(STATE, path)
+    program = (
+        "import sys; from dav.weights.load import load_weights; load_weights(sys.argv[1]); "
+        "print(*sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, path],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout.split()
+    heavy = {"grain", "huggingface_hub", "orbax", "tensorflow_datasets", "torch", "transformers"}
+    assert "safetensors" in out and not heavy & set(out)
 
 
 @pytest.mark.skipif(
