@@ -6,6 +6,7 @@ transformers writes it, and as a repository of the hub holds it.
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def shard_paths(index, source):
 
 def _read(path, source):
     """(tensors, name inside the file, dav's record) of one file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DavError(f"there is no {path}; check the name, or download it again")
     try:
         if path.suffix == ".safetensors":

@@ -4,6 +4,7 @@ WORKDIR | FILE.safetensors | FILE.pth | TRANSFORMERS_FOLDER | hf:ORGANISATION/NA
 """
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def load_encoder(spec):
     architecture = infer_encoder(checkpoint, layout)
     if layout.name == "transformers":
         config = read_config(checkpoint.folder)
-        check_backbone(config.get("backbone_config") or config, architecture, spec)
+        backbone = config.get("backbone_config")
+        check_backbone(backbone if isinstance(backbone, dict) else config, architecture, spec)
     tensors = {
         name: value
         for name, value in checkpoint.tensors.items()
@@ -80,13 +82,13 @@ def _open(spec):
         path, repository = hub.fetch(spec)
         return open_checkpoint(path, spec, names=(repository.split("/")[1],))
     path = Path(spec).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False for names that no system takes
         path /= choose_weights([entry.name for entry in path.iterdir()], spec)
     return open_checkpoint(path, spec)
 
 
 def _is_workdir(spec):
-    return (Path(spec).expanduser() / "checkpoints").is_dir()
+    return os.path.isdir(Path(spec).expanduser() / "checkpoints")
 
 
 def _load_workdir(spec):

@@ -256,6 +256,7 @@ def test_stage_names_serve_as_taps(tmp_path):
 
 def test_what_is_no_checkpoint_is_refused_in_a_sentence(tmp_path):
     assert "there is no" in refused(tmp_path / "missing.pth")
+    assert "there is no" in refused(tmp_path / ("long" * 100))
     (tmp_path / "model.onnx").write_bytes(b"\x08\x07")
     assert "of a kind that dav does not read" in refused(tmp_path / "model.onnx")
     (tmp_path / "empty").mkdir()
