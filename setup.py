@@ -17,6 +17,7 @@ setup(
         "array_record>=0.6",
         "flax>=0.12",
         "grain>=0.2.15",
+        "huggingface_hub>=1.0",
         "importlib_resources>=6.4",  # tensorflow-datasets uses it without asking for it
         "jax>=0.10.1",
         "ml_collections>=1.0",
@@ -26,9 +27,12 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.0",
         "pillow>=11.0",
+        "safetensors>=0.6",
         "tensorflow-datasets>=4.9.8",
     ],
     extras_require={
+        # The tests against PyTorch; its build for CPUs comes from its own index, before this.
+        "parity": ["torch>=2.6", "transformers>=5.0"],
         "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12"],
     },
 )

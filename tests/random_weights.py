@@ -2,7 +2,13 @@
 
 import numpy as np
 
+from dav.models.depth_anything import Architecture
+from dav.weights.convert import to_params
 from dav.weights.keys import OFFICIAL, make_table
+from dav.weights.load import Weights
+
+# A network for tests: all of the family's parts, few parameters, the blocks of the mini size.
+TINY = Architecture(64, 6, 1, (2, 3, 4, 5), 16, (8, 16, 24, 32), position_grid=3)
 
 POSITIVE_BIAS = "depth_head.scratch.output_conv2.2.bias"  # keeps the last ReLU alive
 
@@ -22,6 +28,13 @@ def random_official_state(architecture, seed):
         values += mean
         state[name] = values
     return state
+
+
+def random_weights(architecture, seed):
+    """The same as Weights of dav."""
+    state = random_official_state(architecture, seed)
+    params = to_params(state, make_table(architecture, OFFICIAL), "random weights")
+    return Weights(params, architecture, "random weights")
 
 
 def _distribution(name, row):

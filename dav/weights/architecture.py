@@ -12,6 +12,8 @@ import re
 from dav.errors import DavError
 from dav.models.depth_anything import SIZES, V2_TAPS, Architecture
 from dav.models.vit import PATCH_PX
+from dav.weights.checkpoint import read_config
+from dav.weights.convert import shown
 from dav.weights.keys import LAYOUTS, make_table
 
 HEAD_WIDTH = 64  # of every attention head in the family
@@ -48,7 +50,7 @@ def find_layout(checkpoint):
     for layout in LAYOUTS:
         if _names(layout)["encoder/class_token"] in checkpoint.tensors:
             return layout
-    first = ", ".join(name[:80] for name in list(checkpoint.tensors)[:3])
+    first = ", ".join(shown(name[:80]) for name in list(checkpoint.tensors)[:3])
     raise DavError(
         f"{checkpoint.source} holds neither a Depth Anything nor a DINOv2 network (its tensors "
         f"begin with {first or 'nothing'}); name another checkpoint"
@@ -175,7 +177,7 @@ def _v2_taps(checkpoint, architecture):
 
 def _from_config(checkpoint, architecture):
     """Taps and head of a transformers folder, by its config.json."""
-    config, source = checkpoint.config, checkpoint.source
+    config, source = read_config(checkpoint.folder), checkpoint.source
     if not config:
         raise DavError(f"{source} has no config.json beside it, which tells taps and head; copy it")
     backbone = config.get("backbone_config")

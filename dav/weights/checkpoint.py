@@ -6,6 +6,7 @@ transformers writes it, and as a repository of the hub holds it.
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,7 @@ class Checkpoint:
     source: str  # as the user named it
     tensors: dict  # foreign name → array, mostly a view of the file
     names: tuple[str, ...]  # of the file, its archive, its repository: releases have known ones
-    config: dict  # the config.json beside it, or {}
+    folder: Path  # where it stands
     record: str  # the architecture as dav noted it, JSON, or ""
 
 
@@ -55,14 +56,14 @@ def open_checkpoint(path, source, names=()):
     for part in shard_paths(path, source) if path.name.endswith(INDEX_SUFFIX) else [path]:
         held, inside, record = _read(part, source)
         tensors |= held
-    config = path.parent / "config.json"
-    return Checkpoint(
-        source=source,
-        tensors=tensors,
-        names=tuple(name for name in (path.name, *names, inside) if name),
-        config=read_table(config) if config.is_file() else {},
-        record=record,
-    )
+    names = tuple(name for name in (path.name, *names, inside) if name)
+    return Checkpoint(source, tensors, names, path.parent, record)
+
+
+def read_config(folder):
+    """The settings in a folder's config.json, {} if it has none."""
+    path = Path(folder) / "config.json"
+    return read_table(path) if path.is_file() else {}
 
 
 def choose_weights(names, source):
@@ -94,7 +95,7 @@ def shard_paths(index, source):
 
 def _read(path, source):
     """(tensors, name inside the file, dav's record) of one file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DavError(f"there is no {path}; check the name, or download it again")
     try:
         if path.suffix == ".safetensors":

@@ -39,7 +39,7 @@ def _problems(tensors, table):
         yield f"missing {', '.join(missing)}"
     unknown = [key for key in tensors if key not in known]
     if unknown:
-        yield f"unknown {', '.join(unknown)}"
+        yield f"unknown {', '.join(map(shown, unknown))}"
     for row in table:
         expected = (row.shape[0] // len(row.keys), *row.shape[1:])
         for key in row.keys:
@@ -47,6 +47,11 @@ def _problems(tensors, table):
                 yield f"{key} has shape {list(tensors[key].shape)} instead of {list(expected)}"
             elif key in tensors and not _is_float(tensors[key].dtype):
                 yield f"{key} is {tensors[key].dtype}, not floating point"
+
+
+def shown(name):
+    """A tensor's name as it may stand in a message of one line."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _is_float(dtype):

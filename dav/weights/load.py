@@ -4,6 +4,7 @@ WORKDIR | FILE.safetensors | FILE.pth | TRANSFORMERS_FOLDER | hf:ORGANISATION/NA
 """
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from dav.errors import DavError
 from dav.models.depth_anything import SIZES, Architecture
 from dav.weights import hub
 from dav.weights.architecture import check_backbone, find_layout, infer, infer_encoder
-from dav.weights.checkpoint import choose_weights, open_checkpoint, read_table
+from dav.weights.checkpoint import choose_weights, open_checkpoint, read_config
 from dav.weights.convert import nest, to_params
 from dav.weights.keys import OFFICIAL, make_table
 
@@ -63,8 +64,9 @@ def load_encoder(spec):
     layout = find_layout(checkpoint)
     architecture = infer_encoder(checkpoint, layout)
     if layout.name == "transformers":
-        config = checkpoint.config
-        check_backbone(config.get("backbone_config") or config, architecture, spec)
+        config = read_config(checkpoint.folder)
+        backbone = config.get("backbone_config")
+        check_backbone(backbone if isinstance(backbone, dict) else config, architecture, spec)
     tensors = {
         name: value
         for name, value in checkpoint.tensors.items()
@@ -80,13 +82,13 @@ def _open(spec):
         path, repository = hub.fetch(spec)
         return open_checkpoint(path, spec, names=(repository.split("/")[1],))
     path = Path(spec).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False for names that no system takes
         path /= choose_weights([entry.name for entry in path.iterdir()], spec)
     return open_checkpoint(path, spec)
 
 
 def _is_workdir(spec):
-    return (Path(spec).expanduser() / "checkpoints").is_dir()
+    return os.path.isdir(Path(spec).expanduser() / "checkpoints")
 
 
 def _load_workdir(spec):
@@ -96,8 +98,7 @@ def _load_workdir(spec):
     from dav.runtime.checkpoint import restore_params
 
     folder = Path(spec).expanduser()
-    config = folder / "config.json"
-    model = read_table(config).get("model") if config.is_file() else None
+    model = read_config(folder).get("model")
     size = model.get("size") if isinstance(model, dict) else None
     if not isinstance(size, str) or size not in SIZES:
         raise DavError(

@@ -61,7 +61,8 @@ def save_transformers(folder, weights):
         temporary.mkdir()
         write_json(temporary / "config.json", config)
         write_json(temporary / "preprocessor_config.json", processor_config(weights.architecture))
-        _write_safetensors(temporary / "model.safetensors", tensors, {})
+        # The library asks for this note; one note at most keeps equal files equal bit for bit.
+        _write_safetensors(temporary / "model.safetensors", tensors, {"format": "pt"})
 
 
 def transformers_config(a):
@@ -127,7 +128,7 @@ def processor_config(architecture):
 def _write_safetensors(path, tensors, metadata):
     from safetensors.numpy import save_file
 
-    save_file(tensors, path, metadata={"format": "pt", **metadata})
+    save_file(tensors, path, metadata=metadata)
 
 
 @contextlib.contextmanager

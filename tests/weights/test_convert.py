@@ -6,14 +6,11 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from random_weights import random_official_state
+from random_weights import TINY, random_official_state
 
 from dav.errors import DavError
-from dav.models.depth_anything import Architecture
 from dav.weights.convert import from_params, to_params
 from dav.weights.keys import DINOV2, OFFICIAL, TRANSFORMERS, make_table
-
-TINY = Architecture(64, 4, 1, (0, 1, 2, 3), 16, (8, 16, 24, 32), position_grid=3)
 
 
 @pytest.mark.parametrize(

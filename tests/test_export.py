@@ -1,0 +1,82 @@
+"""The export command: what it writes, what it refuses, and with which exit code."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from random_weights import TINY, random_weights
+
+from dav import export
+from dav.weights.load import load_weights
+from dav.weights.save import save_official
+
+
+@pytest.fixture
+def original(tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    save_official(path, random_weights(TINY, 0))
+    return path
+
+
+def run(*arguments):
+    return export.main(["export", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("official", "new/a.pth"), ("official", "a.safetensors"), ("transformers", "new/folder")],
+)
+def test_weights_come_out_as_they_went_in(original, tmp_path, capsys, layout, name):
+    out = tmp_path / name
+    assert run(f"--weights={original}", f"--layout={layout}", f"--out={out}") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"wrote {out} ({layout} layout): 6 blocks of width 64, relative\n")
+    assert ("42×42" in printed) == (layout == "transformers")
+    expected = load_weights(original).params
+    jax.tree.map(np.testing.assert_array_equal, load_weights(out).params, expected)
+
+
+def test_nothing_is_overwritten_unasked(original, tmp_path, capsys):
+    out = tmp_path / "out.pth"
+    out.write_text("precious")
+    arguments = (f"--weights={original}", "--layout=official", f"--out={out}")
+    assert run(*arguments) == 2
+    assert "is there already" in capsys.readouterr().err and out.read_text() == "precious"
+    assert run(*arguments, "--overwrite") == 0
+    assert load_weights(out).architecture == TINY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ((), 2, ""),
+        (("--layout=official", "--out=a.pth"), 2, "--weights is missing"),
+        (("--weights=a.pth", "--layout=onnx", "--out=b"), 2, "unknown --layout=onnx"),
+        (("--weights=a.pth", "--layout=official", "--out=b"), 2, "is a file, .safetensors or .pth"),
+        (("--weights=a.pth", "--layout=transformers", "--out=b.pth"), 2, "is a folder"),
+        (("--weights=hf:x", "--layout=official", "--out=b.pth"), 2, "hf:x is not of the form"),
+        (("--weights=a.pth", "--layout=official", "--out=b.pth"), 1, "there is no a.pth"),
+        (("--frobnicate",), 2, "frobnicate"),
+        (("more",), 2, "unexpected argument 'more'"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence(arguments, code, told, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == code
+    captured = capsys.readouterr()
+    assert told in captured.err and captured.err.count("\n") <= 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_itself_and_its_help(start, original, tmp_path):
+    process = start("--help", module="dav.export")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "--layout=official|transformers" in out and not err
+    folder = tmp_path / "folder"
+    process = start(
+        f"--weights={original}", "--layout=transformers", f"--out={folder}", module="dav.export"
+    )
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads((folder / "config.json").read_text())["reassemble_hidden_size"] == 64
