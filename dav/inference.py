@@ -20,6 +20,9 @@ from dav.models.depth_anything import Architecture, DepthAnything, normalise
 from dav.models.resize import bilinear_positions
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+# Those of cameras and screens, and between them what keeps the steps below 8 %.
+ASPECTS = (1, 1.06, 9 / 8, 1.19, 5 / 4, 4 / 3, 1.41, 3 / 2, 8 / 5, 1.69, 16 / 9, 1.89, 2, 2.14)
+ASPECTS += (2.25, 21 / 9, 2.5, 2.67, 2.85, 3, 3.2, 3.45, 3.7, 4)
 BATCH_ON_ACCELERATOR = 8  # a CPU gains nothing from batches
 
 
@@ -32,6 +35,7 @@ class DepthModel:
     size_px: int  # the short side at which the network sees an image
     dtype: str
     batch_size: int
+    aspect_buckets: bool  # whether images of similar shape are brought to one
 
     @property
     def is_metric(self):
@@ -52,20 +56,32 @@ class DepthModel:
     def predict_each(self, items):
         """(key, image uint8 [H, W, 3]) → yields (key, map float32 [H, W]) as they get ready.
 
-        Images whose network sizes are equal share a batch; at most one batch a size is held.
+        Images whose network sizes are equal share a batch; at most one batch a size is held. Every
+        size is compiled once: many different ones call for `aspect_buckets`.
         """
         prepared = (((key, image.shape[:2]), self._prepare(image)) for key, image in items)
         for (key, size), found in in_batches(self._run, prepared, self.batch_size):
             yield key, resize_map(found, size)
 
     def _prepare(self, image):
-        return network_input(image, network_size(*image.shape[:2], self.size_px))
+        height, width = image.shape[:2]
+        if self.aspect_buckets:
+            height, width = nearest_aspect(height, width)
+        return network_input(image, network_size(height, width, self.size_px))
 
     def _run(self, images):
         return np.asarray(_forward(self.params, images, self.architecture, self.dtype))
 
 
-def make_depth_model(params, architecture, *, size_px=518, dtype="float32", batch_size=None):
+def make_depth_model(
+    params,
+    architecture,
+    *,
+    size_px=518,
+    dtype="float32",
+    batch_size=None,
+    aspect_buckets=False,
+):
     """Puts parameters on the device. Raises ConfigError for options that cannot work."""
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
@@ -75,7 +91,16 @@ def make_depth_model(params, architecture, *, size_px=518, dtype="float32", batc
         batch_size = 1 if jax.default_backend() == "cpu" else BATCH_ON_ACCELERATOR
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size} must be at least 1")
-    return DepthModel(jax.device_put(params), architecture, size_px, dtype, batch_size)
+    params = jax.device_put(params)
+    return DepthModel(params, architecture, size_px, dtype, batch_size, aspect_buckets)
+
+
+def nearest_aspect(height, width):
+    """(height, width) with the nearest aspect ratio of ASPECTS, by at most 4 % another one, or by
+    more beyond the widest."""
+    ratio = max(height, width) / min(height, width)
+    nearest = min(ASPECTS, key=lambda aspect: abs(math.log(aspect / ratio)))
+    return (1.0, nearest) if width > height else (nearest, 1.0)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

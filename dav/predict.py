@@ -35,6 +35,8 @@ WEIGHTS_HELP = "a work folder, .safetensors, .pth, or hf:org/name[@revision]"
 SAVE_HELP = """color: a picture, near is warm; side_by_side: photograph and picture; npy: float32
     numbers; png16: 16-bit grey with its scale inside, for metric weights 1/256 m; several with
     commas (default: color)"""
+BUCKETS_HELP = """round aspect ratios by up to 4 %%, so that a folder of many different shapes
+    compiles for few"""
 SIZE_HELP = "short side that the network sees, in pixels (default: %(default)s)"
 EXIT_CODES = """exit codes: 0 done; 1 some images could not be read, or anything else failed;
 2 wrong usage; 75 stopped on request, start again to continue"""
@@ -96,6 +98,7 @@ def parse(arguments):
     add("--size_px", type=int, default=518, metavar="N", help=SIZE_HELP)
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     add("--batch_size", type=int, metavar="N", help="images at once (default: by the device)")
+    add("--aspect_buckets", action="store_true", help=BUCKETS_HELP)
     add("--overwrite", action="store_true", help="make anew what is there already")
     add(
         "--cache_dir",
@@ -243,7 +246,11 @@ def load(options, progress, tally):
         except DavError as error:
             progress.note(f"{error}; --cache_dir=DIR chooses another")
     model = dav.load(
-        options.weights, size_px=options.size_px, dtype=options.dtype, batch_size=options.batch_size
+        options.weights,
+        size_px=options.size_px,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        aspect_buckets=options.aspect_buckets,
     )
 
     def leave_out(event, seconds, **_):

@@ -64,3 +64,12 @@ def sample_root(tmp_path_factory):
         prepare.prepare(root, name)
     prepare.prepare(root, "sample/photos", shards=4)
     return root
+
+
+@pytest.fixture(scope="session")
+def extra_data():
+    """The folder of real weights and samples; without it, its tests skip."""
+    folder = Path(os.environ.get("DAV_EXTRA_DATA") or ROOT.parent / "shared")
+    if not (folder / "weights").is_dir():
+        pytest.skip("no real weights: DAV_EXTRA_DATA names no folder that holds them")
+    return folder

@@ -13,7 +13,7 @@ from random_weights import random_official_state
 from safetensors.numpy import save_file
 
 from dav.files import write_json
-from dav.models.depth_anything import DepthAnything
+from dav.models.depth_anything import SIZES, V2_TAPS, DepthAnything
 from dav.models.vit import PATCH_PX
 from dav.weights.convert import from_params, to_params
 from dav.weights.keys import OFFICIAL, TRANSFORMERS_ENCODER, make_table
@@ -29,6 +29,16 @@ DECODER_STAGES = {
     **{f"fusion_{i}": f"fusion_{i}" for i in (4, 3, 2, 1)},
     "output_1": "output_1",
 }
+# Networks of all published kinds, positions as transformers resizes them.
+ARCHITECTURES = {
+    "vits": dataclasses.replace(SIZES["vits"], taps=V2_TAPS["vits"], position_offset=0.0),
+    "registers": dataclasses.replace(
+        SIZES["vits"], registers=4, position_offset=0.0, position_antialias=True
+    ),
+    "vitb": dataclasses.replace(SIZES["vitb"], position_offset=0.0, max_depth_m=20.0),
+    "vitl": dataclasses.replace(SIZES["vitl"], taps=V2_TAPS["vitl"], position_offset=0.0),
+}
+SIZES_PX = {"518x518": (518, 518), "518x686": (518, 686), "252x336": (252, 336)}
 NAMES = ["patches", *(f"tap_{i}" for i in (1, 2, 3, 4)), *DECODER_STAGES, "depth"]
 
 

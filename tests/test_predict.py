@@ -57,13 +57,13 @@ def model(monkeypatch):
     model = Ramp()
     model.loads = []
 
-    def load(spec, *, size_px=518, dtype="float32", batch_size=None):
-        model.loads.append((spec, size_px, dtype, batch_size))
+    def load(spec, *, size_px=518, dtype="float32", batch_size=None, aspect_buckets=False):
+        model.loads.append((spec, size_px, dtype, batch_size, aspect_buckets))
         if size_px < 14:
             raise ConfigError(f"size_px={size_px} is too small")
         return model
 
-    monkeypatch.setattr(dav, "load", load, raising=False)
+    monkeypatch.setattr(dav, "load", load)
     monkeypatch.setattr("dav.runtime.compiled.keep_programs", lambda folder: None)
     return model
 
@@ -131,7 +131,7 @@ def test_metric_maps_are_in_metres(model, photos, tmp_path):
 def test_the_default_is_one_picture_each(model, photos, tmp_path):
     assert run(photos / "a.jpg", "--out", tmp_path / "out") == 0
     assert files(tmp_path / "out") == {"a_color.png"}
-    assert model.loads == [("w", 518, "float32", None)]
+    assert model.loads == [("w", 518, "float32", None, False)]
 
 
 def test_broken_images_are_named_skipped_and_counted(model, photos, tmp_path, capsys):
@@ -188,7 +188,7 @@ def test_another_spec_needs_another_folder(model, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(photos, f"--out={out}", "--save=npy") == 0
     before = (out / "a.npy").read_bytes()
-    for arguments in (("--size_px=252",), ("--dtype=bfloat16",)):
+    for arguments in (("--size_px=252",), ("--dtype=bfloat16",), ("--aspect_buckets",)):
         assert run(photos, f"--out={out}", "--save=npy", *arguments) == 2
     assert run(photos, f"--out={out}", "--save=npy", weights="v") == 2
     message = capsys.readouterr().err.splitlines()[-1]
