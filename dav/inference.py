@@ -70,7 +70,9 @@ class DepthModel:
         return network_input(image, network_size(height, width, self.size_px))
 
     def _run(self, images):
-        return np.asarray(_forward(self.params, images, self.architecture, self.dtype))
+        # A CPU gains nothing from a batch, and one image at a time stays in its caches.
+        run = _forward if jax.default_backend() != "cpu" else _forward_one_by_one
+        return np.asarray(run(self.params, images, self.architecture, self.dtype))
 
 
 def make_depth_model(
@@ -107,6 +109,14 @@ def nearest_aspect(height, width):
 def _forward(params, images, architecture, dtype):
     model = DepthAnything(architecture, dtype=DTYPES[dtype])
     return model.apply({"params": params}, normalise(images))[0]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _forward_one_by_one(params, images, architecture, dtype):
+    def run(image):
+        return _forward(params, image[None], architecture, dtype)[0]
+
+    return jax.lax.map(run, images)
 
 
 def network_input(image, size):

@@ -169,7 +169,8 @@ def settings_of(options):
         newest = path / "checkpoints" if (path / "checkpoints").is_dir() else path
         changed = datetime.fromtimestamp(newest.stat().st_mtime).isoformat(" ", "seconds")
         weights = f"{path.resolve()} of {changed}"
-    settings = {"weights": weights, "size_px": options.size_px, "dtype": options.dtype}
+    names = ("size_px", "dtype", "aspect_buckets")
+    settings = {"weights": weights, **{name: getattr(options, name) for name in names}}
     if COLORED & set(options.save):
         settings["colormap"] = options.colormap
     return settings

@@ -53,9 +53,9 @@ def test_arrays_pictures_and_paths_are_the_same_image(model, tmp_path):
 def test_many_sizes_of_one_aspect_compile_once():
     weights = random_weights(TINY, 0)
     fresh = make_depth_model(weights.params, weights.architecture, size_px=70, batch_size=4)
-    before = inference._forward._cache_size()
+    before = inference._forward_one_by_one._cache_size()
     fresh.predict([photo(30 * k, 40 * k) for k in range(2, 10)])
-    assert inference._forward._cache_size() == before + 1
+    assert inference._forward_one_by_one._cache_size() == before + 1
 
 
 def test_the_network_sees_the_short_side_at_the_wanted_size(model, monkeypatch):

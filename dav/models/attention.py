@@ -14,6 +14,7 @@ from dav.models.flash_attention import cudnn, cudnn_takes, splash
 # of queries that stay near the cores: twice as fast on CPU at 1370 tokens, memory linear in N.
 BLOCK_BYTES = 4 * 2**20
 WHOLE_BYTES = 16 * 2**20
+UNROLLED_HEADS, UNROLLED_BLOCKS = 8, 4  # loops copy what they work on, but compile once
 WHOLE_BYTES_GPU = 512 * 2**20  # a GPU wants much work at a time
 
 
@@ -59,6 +60,9 @@ def blockwise(query, key, value, *, whole_bytes=WHOLE_BYTES):
     )
     if 4 * batch * heads * tokens**2 <= whole_bytes:
         out = _attend_block(query, key, value)
+    elif batch * heads <= UNROLLED_HEADS:
+        each = zip(query, key, value, strict=True)
+        out = jnp.stack([_attend_head(*head) for head in each])
     else:
         out = jax.lax.map(lambda head: _attend_head(*head), (query, key, value))
     return out.reshape(batch, heads, tokens, width).transpose(0, 2, 1, 3)
@@ -69,8 +73,10 @@ def _attend_head(query, key, value):
     tokens, width = query.shape
     blocks = -(-4 * tokens**2 // BLOCK_BYTES)
     rows = -(-tokens // blocks)
-    query = jnp.pad(query, ((0, blocks * rows - tokens), (0, 0))).reshape(blocks, rows, width)
     block = jax.checkpoint(lambda query: _attend_block(query, key, value))
+    if blocks <= UNROLLED_BLOCKS:
+        return jnp.concatenate([block(query[i : i + rows]) for i in range(0, tokens, rows)])
+    query = jnp.pad(query, ((0, blocks * rows - tokens), (0, 0))).reshape(blocks, rows, width)
     return jax.lax.map(block, query).reshape(-1, width)[:tokens]
 
 

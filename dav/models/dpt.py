@@ -3,6 +3,8 @@
 Shapes: B batch, h w patch grid, D encoder width, F features, c_i reassemble channels.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -42,8 +44,7 @@ class Decoder(nn.Module):
         x = resize_bilinear(x, tuple(PATCH_PX * n for n in grid))
         x = nn.relu(conv(32, 3, jnp.float32, "output_2")(x.astype(jnp.float32)))
         bias = nn.initializers.constant(0.0 if self.max_depth_m else LAST_BIAS)
-        x = nn.Conv(1, (1, 1), kernel_init=conv_init(), bias_init=bias, name="output_3")(x)
-        x = x[..., 0]  # [B, H, W]
+        x = WeightedSum(bias, name="output_3")(x)  # [B, H, W]
         return self.max_depth_m * nn.sigmoid(x) if self.max_depth_m else nn.relu(x)
 
     def _reassemble(self, x, index):
@@ -60,6 +61,19 @@ class Decoder(nn.Module):
 
     def _fuse(self, x, lateral, size, name):
         return Fusion(self.features, size, dtype=self.dtype, name=name)(x, lateral)
+
+
+class WeightedSum(nn.Module):
+    """A 1×1 convolution to one channel, [B, H, W, C] → float32 [B, H, W]; written as a matrix
+    product, which the CPU compiler handles four times faster."""
+
+    bias_init: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", conv_init(), (1, 1, x.shape[-1], 1))
+        bias = self.param("bias", self.bias_init, (1,))
+        return (x @ kernel[0, 0] + bias)[..., 0]
 
 
 class Upsample(nn.Module):

@@ -46,8 +46,8 @@ def _lerp(x, axis, n_out):
     shape = [1] * x.ndim
     shape[axis] = n_out
     weight = jnp.asarray(weight.reshape(shape), x.dtype)
-    below = jnp.take(x, low, axis=axis)
-    above = jnp.take(x, np.minimum(low + 1, n_in - 1), axis=axis)
+    below = jnp.take(x, low, axis=axis, mode="clip")
+    above = jnp.take(x, np.minimum(low + 1, n_in - 1), axis=axis, mode="clip")
     return below + (above - below) * weight
 
 
