@@ -12,6 +12,12 @@ from ml_collections import ConfigDict
 PRESETS = ("mini", "vits", "vitb", "vitl")
 LABELLED_SETS = ("blended_mvs", "diml", "hrwsi", "irs", "megadepth", "tartanair")
 LABELLED_IMAGES = 1_599_000  # the sum of the paper's table 1
+# The official DINOv2 encoders; a .pth of the authors will do as well.
+DINOV2 = {
+    "vits": "hf:facebook/dinov2-small",
+    "vitb": "hf:facebook/dinov2-base",
+    "vitl": "hf:facebook/dinov2-large",
+}
 BATCH = 192  # not stated in the paper
 EPOCHS = 20
 
@@ -47,7 +53,7 @@ def mini():
 
 def paper_scale(preset):
     config = common()
-    config.model = ConfigDict(dict(size=preset, encoder_init="dinov2"))
+    config.model = ConfigDict(dict(size=preset, encoder_init=DINOV2[preset]))
     config.short_side_px = 518
     config.train_short_side_px = 518
     config.crop_px = (518, 518)

@@ -1,9 +1,11 @@
 """Config → the parts of a run. The only place, beside the jobs, that reads a config."""
 
+import dataclasses
 import functools
 import operator
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ from dav.models.depth_anything import SIZES, DepthAnything, make_encoder
 from dav.models.vit import PATCH_PX
 from dav.runtime import checkpoint, parallel
 from dav.step import Objective, init_state, key_for, predict, train_step
+from dav.weights import load
 
 POSITIVE = (
     "steps",
@@ -69,10 +72,11 @@ def check_trainable(config):
                 f"config.batch.{kind}={size} does not split over {mesh.size} devices; choose a "
                 f"multiple of {mesh.size}"
             )
-    if config.model.encoder_init != "random":
+    spec = config.model.encoder_init
+    if spec != "random" and not spec.startswith("hf:") and not Path(spec).exists():
         raise ConfigError(
-            f"config.model.encoder_init={config.model.encoder_init!r}: dav cannot read foreign "
-            "encoder weights yet; --config.model.encoder_init=random trains from scratch"
+            f"config.model.encoder_init={spec!r}: no such file; it is random, or the weights of an "
+            "encoder, as a .pth, .safetensors, folder, or hf:org/name"
         )
 
 
@@ -145,9 +149,12 @@ def make_trainer(config):
         parallel.tree_sharding, mesh=mesh, min_elements=config.mesh.min_sharded_elements
     )
     key = key_for(config.seed, f"init {config.recipe}")
-    init = functools.partial(init_state, key, model=model, tx=tx, crop_px=tuple(config.crop_px))
-    shapes = jax.eval_shape(init)
+    random_init = functools.partial(
+        init_state, key, model=model, tx=tx, crop_px=tuple(config.crop_px)
+    )
+    shapes = jax.eval_shape(random_init)
     placed = place(shapes)
+    init, encoder = make_starts(config, random_init, shapes, placed)
     batch = parallel.batch_sharding(mesh)
     step = functools.partial(
         train_step,
@@ -162,16 +169,53 @@ def make_trainer(config):
     return Trainer(
         mesh=mesh,
         shapes=checkpoint.abstract_like(shapes, placed),
-        init=jax.jit(init, out_shardings=placed),
-        frozen=jax.jit(
-            lambda: init().params["encoder"] if uses_frozen else (), out_shardings=frozen_placed
-        ),
+        init=init,
+        frozen=encoder if uses_frozen else tuple,
         step=jax.jit(
             step,
             in_shardings=(placed, frozen_placed, batch),
             out_shardings=(placed, parallel.replicated(mesh)),
             donate_argnums=0,
         ),
+    )
+
+
+def make_starts(config, random_init, shapes, placed):
+    """Two functions: () → the state that training starts from; () → its encoder's parameters, in
+    arrays of their own, since steps give theirs away."""
+    whole = jax.jit(random_init, out_shardings=placed)
+    if config.model.encoder_init == "random":
+        encoder = placed.params["encoder"]
+        return whole, jax.jit(lambda: random_init().params["encoder"], out_shardings=encoder)
+
+    def encoder():
+        return load_encoder(config, shapes.params["encoder"], placed.params["encoder"])
+
+    def init():
+        state = whole()
+        return dataclasses.replace(state, params=state.params | {"encoder": encoder()})
+
+    return init, encoder
+
+
+def load_encoder(config, shapes, placed):
+    """The encoder that config.model.encoder_init names, placed on the mesh.
+
+    Raises ConfigError if it is of another architecture than the config's.
+    """
+    spec = config.model.encoder_init
+    params, _ = load.load_encoder(spec)
+    if jax.tree.map(np.shape, params) != jax.tree.map(lambda leaf: leaf.shape, shapes):
+        raise ConfigError(
+            f"config.model.encoder_init={spec} is not an encoder of size {config.model.size}; "
+            "name one, or another --config.model.size"
+        )
+    return jax.tree.map(
+        lambda leaf, sharding: jax.make_array_from_callback(
+            leaf.shape, sharding, lambda index: leaf[index]
+        ),
+        params,
+        placed,
     )
 
 

@@ -25,7 +25,10 @@ ALLOWED = {
     "inference": {"data", "images", "models", "errors"},
     "weights": {"weights", "models", "runtime", "errors", "files"},
     "folders": {"data", "runtime", "errors", "files"},
-    "recipe": {"folders", "step", "data", "runtime", "models", "objectives", "errors", "files"},
+    "recipe": {
+        *{"folders", "step", "data", "runtime", "weights", "models", "objectives"},
+        *{"errors", "files"},
+    },
 }
 
 

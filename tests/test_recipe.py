@@ -2,11 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_weights import TINY, random_weights
 
 from dav import folders, recipe, train
-from dav.errors import DavError
+from dav.errors import ConfigError, DavError
 from dav.main import parse
+from dav.models.depth_anything import SIZES
 from dav.step import key_for
+from dav.weights.save import save_official
 
 
 def config_of(*options, recipe="student"):
@@ -64,3 +67,25 @@ def test_figures_that_are_not_finite_end_the_run(tmp_path, name):
 def test_paths_understand_the_home_folder():
     paths = folders.make_paths(config_of("--config.data.root=~/data"), "~/run")
     assert "~" not in f"{paths.data}{paths.workdir}" and paths.workdir.is_absolute()
+
+
+def test_training_starts_from_the_encoder_that_is_named(tmp_path):
+    architecture = SIZES["mini"]
+    other = random_weights(architecture, 3)
+    save_official(tmp_path / "other.safetensors", other)
+    config = config_of(f"--config.model.encoder_init={tmp_path / 'other.safetensors'}")
+    trainer = recipe.make_trainer(config)
+    state, frozen = trainer.init(), trainer.frozen()
+    for params in (state.params["encoder"], frozen):
+        jax.tree.map(np.testing.assert_array_equal, params, other.params["encoder"])
+    fresh = recipe.make_trainer(config_of()).init()
+    jax.tree.map(np.testing.assert_array_equal, state.params["decoder"], fresh.params["decoder"])
+    owners = jax.tree.map(lambda a, b: a is b, state.params["encoder"], frozen)
+    assert not any(jax.tree.leaves(owners))  # a step may give away the student's
+
+
+def test_an_encoder_of_another_size_is_refused(tmp_path):
+    save_official(tmp_path / "tiny.safetensors", random_weights(TINY, 0))
+    config = config_of(f"--config.model.encoder_init={tmp_path / 'tiny.safetensors'}")
+    with pytest.raises(ConfigError, match="is not an encoder of size mini"):
+        recipe.make_trainer(config).init()
