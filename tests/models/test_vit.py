@@ -13,6 +13,7 @@ from dav.models.vit import (
     Encoder,
     Mlp,
     PatchEmbedding,
+    SwiGlu,
     resize_positions,
 )
 
@@ -60,6 +61,11 @@ def slow_mlp(x, p):
     return slow_dense(slow_gelu(slow_dense(x, p["fc1"])), p["fc2"])
 
 
+def slow_swiglu(x, p):
+    gate, value = np.split(slow_dense(x, p["w12"]), 2, axis=-1)
+    return slow_dense(gate / (1 + np.exp(-gate)) * value, p["w3"])
+
+
 def slow_softmax_attention(query, key, value):
     """One head of one image: [N, K] each."""
     logits = query @ key.T / math.sqrt(query.shape[1])
@@ -82,7 +88,8 @@ def slow_attention(x, p, heads):
 
 def slow_block(x, p, heads):
     x = x + p["scale1"] * slow_attention(slow_norm(x, p["norm1"]), p["attn"], heads)
-    return x + p["scale2"] * slow_mlp(slow_norm(x, p["norm2"]), p["mlp"])
+    mlp = slow_swiglu if "w12" in p["mlp"] else slow_mlp
+    return x + p["scale2"] * mlp(slow_norm(x, p["norm2"]), p["mlp"])
 
 
 def slow_patches(image, p):
@@ -124,13 +131,17 @@ def slow_encoder(image, p, heads, taps, side):
     batch, *grid, width = patches.shape
     table = p["positions"]
     at = slow_positions(table[:, 1:], side, grid) if grid != [side, side] else table[:, 1:]
-    first = np.broadcast_to(p["class_token"] + table[:, :1], (batch, 1, width))
+    first = p["class_token"] + table[:, :1]
+    if "registers" in p:
+        first = np.concatenate([first, p["registers"]], axis=1)
+    extra = first.shape[1]
+    first = np.broadcast_to(first, (batch, extra, width))
     x = np.concatenate([first, patches.reshape(batch, -1, width) + at], axis=1)
     tapped = []
     for index in range(sum(name.startswith("block") for name in p)):
         x = slow_block(x, p[f"block_{index:02d}"], heads)
         if index in taps:
-            tapped.append(slow_norm(x, p["norm"])[:, 1:].reshape(patches.shape))
+            tapped.append(slow_norm(x, p["norm"])[:, extra:].reshape(patches.shape))
     return tapped
 
 
@@ -205,10 +216,18 @@ def test_block_normalises_with_an_epsilon_of_one_millionth(size):
     np.testing.assert_allclose(found, slow_block(x, in_float64(params), heads=2), atol=2e-5)
 
 
-@pytest.mark.parametrize(("size_px", "taps"), [((42, 42), (0, 1, 2)), ((28, 70), (0, 2))])
-def test_encoder_equals_the_slow_reference(size_px, taps):
+@pytest.mark.parametrize(
+    ("size_px", "taps", "options"),
+    [
+        ((42, 42), (0, 1, 2), {}),
+        ((28, 70), (0, 2), {}),
+        ((28, 70), (1, 2), {"registers": 4}),
+        ((42, 42), (2,), {"registers": 1, "swiglu": True}),
+    ],
+)
+def test_encoder_equals_the_slow_reference(size_px, taps, options):
     image = normal((2, *size_px, 3))
-    module = Encoder(blocks=3, taps=taps, **SMALL)
+    module = Encoder(blocks=3, taps=taps, **SMALL, **options)
     params = params_of(module, image)
     found = jax.jit(module.apply)({"params": params}, image)
     expected = slow_encoder(image.astype(np.float64), in_float64(params), 2, taps, side=3)
@@ -216,3 +235,77 @@ def test_encoder_equals_the_slow_reference(size_px, taps):
     for one, other in zip(found, expected, strict=True):
         assert one.shape == (2, size_px[0] // 14, size_px[1] // 14, 16)
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_the_giants_mlp_has_the_released_width():
+    shapes = jax.eval_shape(SwiGlu().init, jax.random.key(0), normal((1, 2, 1536)))["params"]
+    assert shapes["w12"]["kernel"].shape == (1536, 2 * 4096)
+    assert shapes["w3"]["kernel"].shape == (4096, 1536)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1])
+def test_the_offset_of_positions_is_a_choice(offset):
+    table = normal((1, 49, 5))
+    found = jax.jit(resize_positions, static_argnums=1)(table, (5, 9), offset)
+    np.testing.assert_allclose(found, slow_positions(table, 7, (5, 9), offset), atol=1e-4)
+
+
+def test_antialiased_positions_average_over_what_a_coarse_grid_skips():
+    noise = normal((1, 24**2, 50))
+    plain = resize_positions(noise, (4, 6), 0.0)
+    smooth = resize_positions(noise, (4, 6), 0.0, antialias=True)
+    assert np.std(plain) > 0.7 and np.std(smooth) < 0.3
+    ones = np.ones((1, 24**2, 1), np.float32)
+    np.testing.assert_allclose(resize_positions(ones, (4, 6), 0.0, antialias=True), 1, atol=1e-5)
+
+
+def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
+    x = normal((400, 3, 8))
+    module = Block(heads=2, drop_path=0.25)
+    params = params_of(module, x)
+    params["scale2"] = np.zeros(8, np.float32)  # only the attention branch is looked at
+    whole = np.asarray(module.apply({"params": params}, x)) - x
+    rngs = {"drop_path": jax.random.key(0)}
+    found = np.asarray(module.apply({"params": params}, x, True, rngs=rngs)) - x
+    kept = np.abs(found).max(axis=(1, 2)) > 1e-6
+    assert 0.65 < kept.mean() < 0.85
+    np.testing.assert_allclose(found[kept], whole[kept] / 0.75, atol=1e-4)
+    other = module.apply({"params": params}, x, True, rngs={"drop_path": jax.random.key(1)})
+    assert np.abs(np.asarray(other) - x - found).max() > 0.1
+
+
+def test_stochastic_depth_grows_with_depth_and_rests_outside_training():
+    image = normal((64, 28, 28, 3))
+    plain = Encoder(blocks=3, taps=(0, 1, 2), **SMALL)
+    module = Encoder(blocks=3, taps=(0, 1, 2), drop_path=0.9, **SMALL)
+    params = params_of(plain, image)
+    expected = plain.apply({"params": params}, image)
+    jax.tree.map(np.testing.assert_array_equal, module.apply({"params": params}, image), expected)
+    rngs = {"drop_path": jax.random.key(0)}
+    found = module.apply({"params": params}, image, train=True, rngs=rngs)
+    changed = [
+        (np.abs(one - other).max(axis=(1, 2, 3)) > 1e-6).mean()
+        for one, other in zip(found, expected, strict=True)
+    ]
+    assert changed[0] == 0 and changed[1] > 0.5 and changed[2] > 0.9
+
+
+def test_recomputing_blocks_changes_no_gradient():
+    image = normal((2, 28, 28, 3))
+    plain, module = (Encoder(blocks=2, taps=(0, 1), remat=r, **SMALL) for r in (False, True))
+    params = params_of(plain, image)
+
+    def gradient(encoder):
+        def loss(params):
+            rngs = {"drop_path": jax.random.key(0)}
+            return sum((t**2).sum() for t in encoder.apply({"params": params}, image, rngs=rngs))
+
+        return jax.jit(jax.grad(loss))
+
+    expected, found = gradient(plain)(params), gradient(module)(params)
+    assert "remat" in str(jax.make_jaxpr(gradient(module))(params))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max()),
+        found,
+        expected,
+    )
