@@ -18,7 +18,6 @@ import dataclasses
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -231,7 +230,8 @@ def print_memory(name, folder, image, device):
     for _ in range(3):
         call()
     if device == "cpu":
-        return print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        status = Path("/proc/self/status").read_text()  # rusage inherits the parent's peak
+        return print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
     if name == "dav":
         return print(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20)
     import torch
