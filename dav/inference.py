@@ -18,6 +18,7 @@ from dav.errors import ConfigError
 from dav.images import as_rgb
 from dav.models.depth_anything import Architecture, DepthAnything, normalise
 from dav.models.resize import bilinear_positions
+from dav.threads import in_threads
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Those of cameras and screens, and between them what keeps the steps below 8 %.
@@ -59,9 +60,14 @@ class DepthModel:
         Images whose network sizes are equal share a batch; at most one batch a size is held. Every
         size is compiled once: many different ones call for `aspect_buckets`.
         """
-        prepared = (((key, image.shape[:2]), self._prepare(image)) for key, image in items)
-        for (key, size), found in in_batches(self._run, prepared, self.batch_size):
-            yield key, resize_map(found, size)
+        with in_threads(lambda item: self._prepare(item[1]), items) as preparing:
+            prepared = (
+                ((key, image.shape[:2]), input_.result()) for (key, image), input_ in preparing
+            )
+            found = in_batches(self._run, prepared, self.batch_size)
+            with in_threads(lambda pair: resize_map(pair[1], pair[0][1]), found) as resizing:
+                for ((key, _), _), resized in resizing:
+                    yield key, resized.result()
 
     def _prepare(self, image):
         height, width = image.shape[:2]

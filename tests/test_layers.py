@@ -22,7 +22,7 @@ ALLOWED = {
     "step": {"models", "objectives"},
     "data": {"data", "errors", "files"},
     "runtime": {"runtime", "models", "errors", "files"},
-    "inference": {"data", "images", "models", "errors"},
+    "inference": {"data", "images", "models", "threads", "errors"},
     "weights": {"weights", "models", "runtime", "errors", "files"},
     "folders": {"data", "runtime", "errors", "files"},
     "recipe": {
