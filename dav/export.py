@@ -8,6 +8,7 @@ transformers layout is a folder that AutoModelForDepthEstimation.from_pretrained
 Exit codes: 0 done; 2 wrong usage; 75 stopped on request; 1 anything else.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def main(argv):
     except KeyboardInterrupt:
         return entry.fail("stopped; nothing was written", 75)
     except Exception as error:
-        return entry.explain(error)
+        return entry.explain(error, "--out")
 
 
 def parse(argv):
@@ -58,7 +59,7 @@ def parse(argv):
     return {
         "spec": values.weights,
         "layout": values.layout,
-        "out": Path(values.out).expanduser(),
+        "out": Path(os.path.expanduser(values.out)),
         "overwrite": values.overwrite,
     }
 
@@ -73,8 +74,10 @@ def export(spec, layout, out, *, overwrite=False):
         check_official_path(out)
     elif out.suffix in (".safetensors", ".pth"):
         raise ConfigError(f"--out={out} names a file, but the transformers layout is a folder")
-    if out.exists() and not overwrite:
+    if os.path.exists(out) and not overwrite:
         raise ConfigError(f"--out={out} is there already; name another, or add --overwrite")
+    if os.path.exists(out) and os.path.exists(spec) and os.path.samefile(out, spec):
+        raise ConfigError(f"--out={out} is where the weights come from; name another")
     weights = load_weights(spec)
     (save_official if layout == "official" else save_transformers)(out, weights)
     return describe(out, layout, weights)

@@ -5,7 +5,7 @@ Shapes: B images, H W image, h w network size.
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -24,14 +24,16 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Those of cameras and screens, and between them what keeps the steps below 8 %.
 ASPECTS = (1, 1.06, 9 / 8, 1.19, 5 / 4, 4 / 3, 1.41, 3 / 2, 8 / 5, 1.69, 16 / 9, 1.89, 2, 2.14)
 ASPECTS += (2.25, 21 / 9, 2.5, 2.67, 2.85, 3, 3.2, 3.45, 3.7, 4)
+LARGEST_SIZE_PX = 8192
+WAITING_BATCHES = 4  # of images that no full batch of their size has come together for
 BATCH_ON_ACCELERATOR = 8  # a CPU gains nothing from batches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DepthModel:
     """A network with its weights, ready to be asked."""
 
-    params: Any
+    params: Any = field(repr=False)
     architecture: Architecture
     size_px: int  # the short side at which the network sees an image
     dtype: str
@@ -57,8 +59,8 @@ class DepthModel:
     def predict_each(self, items):
         """(key, image uint8 [H, W, 3]) → yields (key, map float32 [H, W]) as they get ready.
 
-        Images whose network sizes are equal share a batch; at most one batch a size is held. Every
-        size is compiled once: many different ones call for `aspect_buckets`.
+        Images whose network sizes are equal share a batch; few batches are held. Every
+        size is compiled once and kept: many different ones call for `aspect_buckets`.
         """
         with in_threads(lambda item: self._prepare(item[1]), items) as preparing:
             prepared = (
@@ -93,8 +95,13 @@ def make_depth_model(
     """Puts parameters on the device. Raises ConfigError for options that cannot work."""
     if dtype not in DTYPES:
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
+    for name, value in (("size_px", size_px), ("batch_size", batch_size)):
+        if type(value) is not int and not (name == "batch_size" and value is None):
+            raise ConfigError(f"{name}={value!r} must be a whole number")
     if size_px < PATCH_PX:
         raise ConfigError(f"size_px={size_px} is too small; one patch has {PATCH_PX} pixels")
+    if size_px > LARGEST_SIZE_PX:
+        raise ConfigError(f"size_px={size_px} is too large; at most {LARGEST_SIZE_PX}")
     if batch_size is None:
         batch_size = 1 if jax.default_backend() == "cpu" else BATCH_ON_ACCELERATOR
     if batch_size < 1:
@@ -128,7 +135,11 @@ def _forward_one_by_one(params, images, architecture, dtype):
 def network_input(image, size):
     """uint8 [H, W, 3] → float32 [*size, 3] in about [0, 1], as the authors resize: cubic, on
     double precision, without antialias, overshoot kept."""
-    return cv2.resize(image / 255.0, size[::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    channels = [  # one at a time: in double precision a large photograph takes gigabytes
+        cv2.resize(image[..., c] / 255.0, size[::-1], interpolation=cv2.INTER_CUBIC)
+        for c in range(3)
+    ]
+    return np.stack(channels, axis=-1, dtype=np.float32, casting="same_kind")
 
 
 def resize_map(values, size):
@@ -159,17 +170,24 @@ def in_batches(run, items, batch_size, *, only_full=False):
     """(key, array [h, w, 3]) → yields (key, run's output for it), batched by shape.
 
     A last, smaller batch is filled up to the next power of two, or to `batch_size` if `only_full`:
-    few shapes, few compilations.
+    few shapes, few compilations. So are the fullest of more than WAITING_BATCHES unfinished ones.
     """
+
+    def run_rest(bucket):
+        power = 2 ** math.ceil(math.log2(len(bucket)))
+        return _run_bucket(run, bucket, batch_size if only_full else min(power, batch_size))
+
     waiting = {}
     for key, image in items:
         bucket = waiting.setdefault(image.shape, [])
         bucket.append((key, image))
         if len(bucket) == batch_size:
             yield from _run_bucket(run, waiting.pop(image.shape), batch_size)
+        elif sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size:
+            fullest = max(waiting, key=lambda shape: len(waiting[shape]))
+            yield from run_rest(waiting.pop(fullest))
     for bucket in waiting.values():
-        power = 2 ** math.ceil(math.log2(len(bucket)))
-        yield from _run_bucket(run, bucket, batch_size if only_full else min(power, batch_size))
+        yield from run_rest(bucket)
 
 
 def _run_bucket(run, bucket, size):

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import PurePath
 
 from dav.errors import ConfigError
@@ -90,15 +91,49 @@ def _match(pattern):
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), PurePath(pattern).parts)
     base = os.path.join("", *plain) or os.curdir
     suffixes = SUFFIXES | {os.path.splitext(pattern)[1].lower()}
-    for path in sorted(glob.glob(pattern, recursive=True)):
+    if "**" in PurePath(pattern).parts:  # glob itself would follow links round in circles
+        matched = [path for path in _all_below(base) if _matches(path, pattern)]
+    else:
+        matched = sorted(glob.glob(pattern))
+    for path in matched:
         if os.path.isdir(path):
             yield from _walk(path, base)
         elif os.path.splitext(path)[1].lower() in suffixes:
             yield path, _below(path, base)
 
 
+def _all_below(folder):
+    """All files and folders below a folder, each real folder once, hidden ones left out."""
+    for here, folders, files in _folders(folder):
+        yield from (os.path.join(here, name) for name in sorted([*folders, *files]))
+
+
+def _matches(path, pattern):
+    """Whether a path is what a pattern with ** means; ** is any number of folders, or none."""
+    parts, wanted = PurePath(path).parts, PurePath(pattern).parts
+
+    def match(parts, wanted):
+        if not wanted:
+            return not parts
+        if wanted[0] == "**":
+            return match(parts, wanted[1:]) or (bool(parts) and match(parts[1:], wanted))
+        return bool(parts) and fnmatchcase(parts[0], wanted[0]) and match(parts[1:], wanted[1:])
+
+    return match(parts, wanted)
+
+
 def _walk(folder, base):
-    """The image files of a folder and those in it; each real folder once, or loops never end."""
+    """The image files of a folder and those in it."""
+    for here, _, files in _folders(folder):
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in SUFFIXES:
+                path = os.path.join(here, name)
+                yield path, _below(path, base)
+
+
+def _folders(folder):
+    """os.walk through links too, in order, each real folder once, or loops never end; hidden
+    files and folders left out."""
 
     def fail(error):
         raise ConfigError(f"cannot read the folder {shown(error.filename)}: {error.strerror}")
@@ -108,10 +143,7 @@ def _walk(folder, base):
         real = {name: os.path.realpath(os.path.join(here, name)) for name in folders}
         folders[:] = sorted(n for n in folders if not n.startswith(".") and real[n] not in seen)
         seen.update(real[name] for name in folders)
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                path = os.path.join(here, name)
-                yield path, _below(path, base)
+        yield here, folders, [name for name in files if not name.startswith(".")]
 
 
 def _below(path, base):

@@ -21,6 +21,7 @@ import sys
 
 INTERRUPTED = "stopped; what was finished is kept, the same command continues"
 UNUSABLE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+UNUSABLE_PATH += (errno.ENAMETOOLONG, errno.ENOENT)
 JOBS = ("auto", "prepare", "train", "label", "evaluate", "plan")
 
 

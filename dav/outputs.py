@@ -50,6 +50,11 @@ class Made:
 
     image: str
     saved: frozenset
+    stale: frozenset = frozenset()  # kinds whose files are dav's too, but to be made anew
+
+    def void(self):
+        """The same with nothing that counts as done."""
+        return Made(self.image, frozenset(), self.saved | self.stale)
 
 
 def encode(kind, values, preview, *, is_metric, colormap):
@@ -130,10 +135,26 @@ def result_path(out, name, kind):
     return os.path.join(out, name + ENDINGS[kind])
 
 
-def is_result(path, out):
-    """Whether an absolute path is that of a picture this module writes into OUT."""
-    inside = path.startswith(os.path.join(os.path.abspath(out), ""))
-    return inside and path.endswith(tuple(ENDINGS.values()))
+class ResultFinder:
+    """Called with a path, tells whether it is a recorded result of any folder it stands in."""
+
+    def __init__(self):
+        self._recorded = {}
+
+    def __call__(self, path):
+        if not path.endswith(tuple(ENDINGS.values())):
+            return False
+        path = os.path.realpath(path)
+        return any(path in self._results(str(parent)) for parent in Path(path).parents)
+
+    def _results(self, folder):
+        if folder not in self._recorded:
+            self._recorded[folder] = {
+                os.path.join(folder, line["map"] + ENDINGS[kind])
+                for line in read_lines(os.path.join(folder, "maps.jsonl"))
+                for kind in (*line["saved"], *line.get("stale", ()))
+            }
+        return self._recorded[folder]
 
 
 @contextlib.contextmanager
@@ -164,10 +185,11 @@ def settings_of(options):
     """What results depend on, {name: value}, from the options weights, size_px, dtype, save and
     colormap; weights that change in place count as others, and colours only where they are saved.
     """
-    weights, path = options.weights, Path(options.weights).expanduser()
-    if path.exists():
-        newest = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        changed = datetime.fromtimestamp(newest.stat().st_mtime).isoformat(" ", "seconds")
+    weights, path = options.weights, Path(os.path.expanduser(options.weights))
+    if os.path.exists(path):
+        inside = path.iterdir() if path.is_dir() else ()
+        newest = max(one.stat().st_mtime for one in (path, *inside))
+        changed = datetime.fromtimestamp(newest).isoformat(" ", "seconds")
         weights = f"{path.resolve()} of {changed}"
     names = ("size_px", "dtype", "aspect_buckets")
     settings = {"weights": weights, **{name: getattr(options, name) for name in names}}
@@ -182,24 +204,24 @@ def read_made(out, settings, *, overwrite):
     Raises ConfigError if OUT was made with other settings; with `overwrite` its record is void
     then.
     """
-    before = read_json(path) if os.path.exists(path := os.path.join(out, "predict.json")) else {}
+    lines = read_lines(os.path.join(out, "maps.jsonl"))
+    path = os.path.join(out, "predict.json")
+    before = read_json(path) if lines and os.path.exists(path) else {}
     differing = [key for key in settings if before.get(key, settings[key]) != settings[key]]
-    if differing and overwrite:
-        return {}
-    if differing:
+    if differing and not overwrite:
         raise ConfigError(
             f"{out} holds maps made with "
             f"{', '.join(f'{key} {before[key]} instead of {settings[key]}' for key in differing)}; "
             "choose another --out, or --overwrite"
         )
     made = {}
-    for line in read_lines(os.path.join(out, "maps.jsonl")):
+    for line in lines:
         image = os.path.normpath(os.path.join(os.path.abspath(out), line["image"]))
-        saved = frozenset(line["saved"])
+        saved, stale = frozenset(line["saved"]), frozenset(line.get("stale", ()))
         if (known := made.get(line["map"])) and known.image == image:
-            saved |= known.saved
-        made[line["map"]] = Made(image, saved)
-    return made
+            saved, stale = saved | known.saved, stale | known.stale
+        made[line["map"]] = Made(image, saved, stale)
+    return {name: one.void() for name, one in made.items()} if differing else made
 
 
 def is_made(out, name, path, kinds, made):
@@ -213,13 +235,12 @@ def is_made(out, name, path, kinds, made):
     )
 
 
-def check_foreign(out, names, kinds):
-    """Raises ConfigError if OUT has no settings yet but files that would be overwritten."""
-    if os.path.exists(os.path.join(out, "predict.json")):
-        return
+def check_foreign(out, names, kinds, made):
+    """Raises ConfigError if OUT has files that would be overwritten, but does not record them."""
     for name in names:
+        known = made[name].saved | made[name].stale if name in made else ()
         for kind in kinds:
-            if os.path.lexists(path := result_path(out, name, kind)):
+            if kind not in known and os.path.lexists(path := result_path(out, name, kind)):
                 raise ConfigError(
                     f"{path} is there, but nothing says how it was made; choose another --out, or "
                     "--overwrite"
@@ -233,14 +254,16 @@ def recording(out, settings, made):
     Lines are added by single writes, so threads may record at the same time.
     """
     path = os.path.join(out, "predict.json")
-    before = read_json(path) if made and os.path.exists(path) else {}
-    lines = [_line(out, name, one.image, one.saved) for name, one in made.items()]
+    counts = any(one.saved for one in made.values())
+    before = read_json(path) if counts and os.path.exists(path) else {}
+    lines = [_line(out, name, one.image, one.saved, one.stale) for name, one in made.items()]
     write_whole(os.path.join(out, "maps.jsonl"), "".join(lines))
     write_json(path, before | settings)
     with open(os.path.join(out, "maps.jsonl"), "ab", buffering=0) as file:
         yield lambda name, path, kinds: file.write(_line(out, name, path, kinds).encode())
 
 
-def _line(out, name, path, kinds):
-    image = os.path.relpath(path, os.path.abspath(out))
-    return json.dumps({"map": name, "image": image, "saved": sorted(kinds)}) + "\n"
+def _line(out, name, path, kinds, stale=()):
+    line = {"map": name, "image": os.path.relpath(path, os.path.abspath(out))}
+    line |= {"saved": sorted(kinds)} | ({"stale": sorted(stale)} if stale else {})
+    return json.dumps(line) + "\n"

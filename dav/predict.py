@@ -15,7 +15,6 @@ import contextlib
 import functools
 import itertools
 import os
-import signal
 import sys
 import time
 import warnings
@@ -26,6 +25,7 @@ from dav.errors import ConfigError, DavError
 from dav.files import write_whole
 from dav.images import read_image, shown
 from dav.main import INTERRUPTED, explain, fail, quieten
+from dav.runtime.interrupts import stop_request
 from dav.runtime.memory import keep_freed_memory
 from dav.runtime.telemetry import Progress, format_duration
 from dav.threads import in_threads
@@ -65,12 +65,13 @@ class Tally:
 
 def main(argv):
     """Runs one command; returns its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # file names may hold any bytes
     warnings.filterwarnings("ignore", module="PIL")  # what matters is an error here
     try:
-        return predict(parse(argv[1:]))
+        options = parse(argv[1:])
+        with stop_request() as stop:  # an interrupt at any point could get lost in a library
+            return predict(options, stop)
     except KeyboardInterrupt:
         return fail(INTERRUPTED, 75)
     except BaseException as error:
@@ -108,6 +109,8 @@ def parse(arguments):
     )
     add("--no_cache", action="store_true", help="keep no compiled programs")
     options = parser.parse_args(arguments)
+    if not options.out:
+        raise ConfigError("--out is empty; name a folder")
     if options.batch_size is not None and options.batch_size < 1:
         raise ConfigError(f"--batch_size={options.batch_size} must be at least 1")
     return options
@@ -126,11 +129,10 @@ def parse_kinds(text):
     return kinds
 
 
-def predict(options):
-    """Makes what is missing of all results; returns the exit code."""
+def predict(options, stop=False):
+    """Makes what is missing; returns the exit code, or is interrupted once `stop` is true."""
     started = time.monotonic()
-    is_result = functools.partial(outputs.is_result, out=options.out)
-    images = inputs.find_images(options.inputs, leave_out=is_result)
+    images = inputs.find_images(options.inputs, leave_out=outputs.ResultFinder())
     settings = outputs.settings_of(options)
     with outputs.claim(options.out):
         made = outputs.read_made(options.out, settings, overwrite=options.overwrite)
@@ -140,8 +142,8 @@ def predict(options):
             print(f"{count_maps(already)} in {shown(options.out)} already, nothing left to do")
             return 0
         redone = {job.path for job in jobs} if options.overwrite else ()
-        made = {name: one for name, one in made.items() if one.image not in redone}
-        tally = run(jobs, settings, made, options)
+        made = {n: one.void() if one.image in redone else one for n, one in made.items()}
+        tally = run(jobs, settings, made, options, stop)
     print(summary(tally, already, time.monotonic() - started, options.out))
     return 1 if tally.skipped else 0
 
@@ -169,7 +171,7 @@ def missing_jobs(images, made, options):
     jobs = [Job(path, names[path]) for path, _ in images]
     if options.overwrite:
         return jobs
-    outputs.check_foreign(options.out, [job.name for job in jobs], options.save)
+    outputs.check_foreign(options.out, [job.name for job in jobs], options.save, made)
     return [
         job
         for job in jobs
@@ -177,7 +179,7 @@ def missing_jobs(images, made, options):
     ]
 
 
-def run(jobs, settings, made, options):
+def run(jobs, settings, made, options, stop):
     """Reads, predicts and writes, all three at the same time; returns the tally."""
     tally = Tally()
     plain_every = max(1, len(jobs) // PLAIN_LINES)
@@ -191,7 +193,7 @@ def run(jobs, settings, made, options):
         keep_freed_memory()
         read = functools.partial(read_job, wants_preview="side_by_side" in options.save)
         with in_threads(read, jobs) as reading:
-            photos = readable(reading, skip)
+            photos = readable(reading, skip, stop)
             first = next(photos, None)
             if first is None:
                 return tally  # the weights are not needed
@@ -209,6 +211,8 @@ def run(jobs, settings, made, options):
                         else:
                             tally.made += 1
                             progress.update(tally.made + tally.skipped)
+                        if stop:
+                            raise KeyboardInterrupt
             tally.network_s = time.monotonic() - since
     return tally
 
@@ -219,9 +223,11 @@ def read_job(job, *, wants_preview):
     return image, outputs.make_preview(image) if wants_preview else None
 
 
-def readable(reading, skip):
-    """((job, preview), uint8 RGB) of the images that could be read."""
+def readable(reading, skip, stop):
+    """((job, preview), uint8 RGB) of the images that could be read, until asked to stop."""
     for job, result in reading:
+        if stop:
+            raise KeyboardInterrupt
         try:
             image, preview = result.result()
         except DavError as error:

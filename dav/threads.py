@@ -5,8 +5,8 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-THREADS = min(16, os.cpu_count() or 1)
-AHEAD = 2 * THREADS  # items begun and not yet taken: what is held, and what an end waits for
+THREADS = min(8, os.cpu_count() or 1)
+AHEAD = THREADS + 2  # items begun and not yet taken: what is held, and what an end waits for
 
 
 @contextlib.contextmanager

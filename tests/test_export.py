@@ -8,6 +8,7 @@ import pytest
 from random_weights import TINY, random_weights
 
 from dav import export
+from dav.errors import ConfigError
 from dav.weights.load import load_weights
 from dav.weights.save import save_official
 
@@ -80,3 +81,19 @@ def test_the_command_itself_and_its_help(start, original, tmp_path):
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert json.loads((folder / "config.json").read_text())["reassemble_hidden_size"] == 64
+
+
+def test_what_is_read_is_never_written_over(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_official(path, random_weights(TINY, 0))
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="is where the weights come from"):
+        export.export(str(path), "official", path, overwrite=True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
+def test_files_get_the_usual_permissions(tmp_path, name):
+    save_official(tmp_path / name, random_weights(TINY, 0))
+    (tmp_path / "plain").touch()
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode

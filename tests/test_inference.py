@@ -97,6 +97,10 @@ def test_buckets_make_few_shapes_of_many(model):
         ({"size_px": -1}, "size_px=-1 is too small"),
         ({"dtype": "int8"}, "unknown dtype 'int8'; known: float32, bfloat16"),
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"batch_size": "2"}, "batch_size='2' must be a whole number"),
+        ({"size_px": None}, "size_px=None must be a whole number"),
+        ({"size_px": 5.5}, "size_px=5.5 must be a whole number"),
+        ({"size_px": 200000}, "size_px=200000 is too large"),
     ],
 )
 def test_options_that_cannot_work_are_named(model, options, problem):
@@ -135,7 +139,21 @@ def test_batches_hold_equal_shapes_lose_nothing_and_are_few(shapes, batch_size, 
     assert found == {key: 10 * key for key in range(len(shapes))}
     allowed = {batch_size} if only_full else {batch_size, 1, 2, 4}
     assert {shape[0] for shape in ran} <= allowed
-    assert len(ran) == sum(math.ceil(shapes.count(s) / batch_size) for s in set(shapes))
+    if len(set(shapes)) <= inference.WAITING_BATCHES:
+        assert len(ran) == sum(math.ceil(shapes.count(s) / batch_size) for s in set(shapes))
+
+
+def test_what_waits_for_company_is_bounded():
+    drawn, held = [], []
+
+    def items():
+        for key in range(400):
+            drawn.append(key)
+            yield key, np.zeros((key % 37 + 1, 1, 3))  # more shapes than batches are held
+
+    for count, _ in enumerate(in_batches(lambda images: images, items(), 8), start=1):
+        held.append(len(drawn) - count)
+    assert len(held) == 400 and max(held) <= 8 * inference.WAITING_BATCHES
 
 
 @pytest.mark.parametrize("sizes", [((37, 50), (480, 640)), ((30, 20), (7, 9)), ((5, 5), (5, 1))])

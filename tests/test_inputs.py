@@ -144,3 +144,19 @@ def test_a_name_that_no_file_system_takes_is_cut():
     first, second = name_maps([(f"/p/{long}", long), (f"/q/{long}", "x" + long)], {}).values()
     assert first != second
     assert all(len(os.fsencode(name)) < 225 for name in (first, second))
+
+
+def test_a_glob_of_any_depth_meets_each_folder_once_whatever_links_there_are(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for name in ("x.jpg", "a/y.jpg", "a/b/z.jpg", "a/b/z.txt", "a/.hidden.jpg"):
+        (tmp_path / name).touch()
+    for name in ("l1", "l2", "a/l3"):
+        (tmp_path / name).symlink_to(tmp_path)
+
+    def found(pattern):
+        return sorted(relative for _, relative in find_images([str(tmp_path / pattern)]))
+
+    assert found("**/*.jpg") == ["a/b/z.jpg", "a/y.jpg", "x.jpg"]
+    assert found("a/**/*.jpg") == ["b/z.jpg", "l3/x.jpg", "y.jpg"]
+    assert found("**/b/*.jpg") == ["a/b/z.jpg"]
+    assert found("**/[xy].*") == ["a/y.jpg", "x.jpg"]

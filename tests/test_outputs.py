@@ -146,9 +146,34 @@ def test_a_preview_is_bounded_and_keeps_its_shape():
 
 def test_pictures_of_its_own_are_no_input(tmp_path):
     out = tmp_path / "out"
-    assert outputs.is_result(str(out / "a" / "b_color.png"), str(out))
-    assert not outputs.is_result(str(out / "b.png"), str(out))
-    assert not outputs.is_result(str(tmp_path / "outer" / "b_color.png"), str(out))
+    out.mkdir()
+    (tmp_path / "link").symlink_to(out)
+    with outputs.recording(str(out), SETTINGS, {}) as record:
+        record("a/b", str(tmp_path / "b.jpg"), ("color",))
+    is_result = outputs.ResultFinder()
+    assert is_result(str(out / "a" / "b_color.png"))
+    assert is_result(str(tmp_path / "link" / "a" / "b_color.png"))
+    assert not is_result(str(out / "a" / "b.png"))
+    assert not is_result(str(out / "a" / "b_depth16.png"))  # somebody else's
+    assert not is_result(str(tmp_path / "outer" / "b_color.png"))
+
+
+def test_what_an_overwriting_run_left_undone_is_still_its_own(tmp_path):
+    out, image = str(tmp_path), str(tmp_path / "a.jpg")
+    with outputs.recording(out, SETTINGS, {"a": outputs.Made(image, frozenset({"npy"})).void()}):
+        pass
+    (tmp_path / "a.npy").touch()
+    made = outputs.read_made(out, SETTINGS, overwrite=False)
+    outputs.check_foreign(out, ["a"], ("npy",), made)
+    assert not outputs.is_made(out, "a", image, ("npy",), made)
+    with pytest.raises(ConfigError, match="nothing says how it was made"):
+        outputs.check_foreign(out, ["a"], ("npy",), {})
+
+
+def test_settings_of_a_folder_without_maps_bind_nobody(tmp_path):
+    with outputs.recording(str(tmp_path), SETTINGS, {}):
+        pass
+    assert outputs.read_made(str(tmp_path), SETTINGS | {"size_px": 14}, overwrite=False) == {}
 
 
 def test_the_record_survives_and_adds_up(tmp_path):
@@ -185,7 +210,7 @@ def test_other_settings_need_another_folder(tmp_path):
     other = SETTINGS | {"size_px": 252}
     with pytest.raises(ConfigError, match="size_px 518 instead of 252; choose another --out"):
         outputs.read_made(tmp_path, other, overwrite=False)
-    assert outputs.read_made(tmp_path, other, overwrite=True) == {}
+    assert not outputs.read_made(tmp_path, other, overwrite=True)["a"].saved
     assert "a" in outputs.read_made(tmp_path, SETTINGS, overwrite=False)  # no pictures wanted
     with pytest.raises(ConfigError, match="colormap magma instead of grey"):
         outputs.read_made(tmp_path, SETTINGS | {"colormap": "grey"}, overwrite=False)

@@ -466,7 +466,7 @@ class Slow(test_predict.Ramp):
         for pair in super().predict_each(items):
             yield pair
             print("one", flush=True)
-            time.sleep(60)
+            time.sleep(2)
 
 dav.load = lambda spec, **options: Slow()
 sys.exit(predict.main(sys.argv))
@@ -478,9 +478,10 @@ sys.exit(predict.main(sys.argv))
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 75 and err.count("\n") == 1, err
+    assert process.returncode == 75 and err.count("\n") == 2, err
+    assert err.startswith("stopping after this step")
     assert "the same command continues" in err
-    assert len(files(tmp_path / "out")) == 1
+    assert 1 <= len(files(tmp_path / "out")) < 4
 
 
 # With real weights, in a process of their own.

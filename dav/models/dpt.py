@@ -20,7 +20,7 @@ class Decoder(nn.Module):
     """Four token maps [B, h, w, D], shallow to deep → float32 [B, 14 h, 14 w].
 
     Disparity ≥ 0 through a ReLU; or with `max_depth_m` depth in metres, max_depth_m · sigmoid, as
-    Depth Anything V2's metric models (arXiv 2406.09414). The last two layers compute in float32
+    Depth Anything V2's metric models (arXiv 2406.09414). The last resize and layers are float32
     whatever `dtype` is: there, rounding shows as banding.
     """
 
@@ -40,9 +40,9 @@ class Decoder(nn.Module):
         x = self._fuse(x, lateral[2], lateral[1].shape[1:3], "fusion_3")
         x = self._fuse(x, lateral[1], lateral[0].shape[1:3], "fusion_2")
         x = self._fuse(x, lateral[0], tuple(2 * n for n in lateral[0].shape[1:3]), "fusion_1")
-        x = self._conv(self.features // 2, "output_1")(x)
+        x = self._conv(self.features // 2, "output_1")(x).astype(jnp.float32)
         x = resize_bilinear(x, tuple(PATCH_PX * n for n in grid))
-        x = nn.relu(conv(32, 3, jnp.float32, "output_2")(x.astype(jnp.float32)))
+        x = nn.relu(conv(32, 3, jnp.float32, "output_2")(x))
         bias = nn.initializers.constant(0.0 if self.max_depth_m else LAST_BIAS)
         x = WeightedSum(bias, name="output_3")(x)  # [B, H, W]
         return self.max_depth_m * nn.sigmoid(x) if self.max_depth_m else nn.relu(x)

@@ -188,6 +188,8 @@ def _from_config(checkpoint, architecture):
     kind, max_depth_m = config.get("depth_estimation_type") or "relative", config.get("max_depth")
     if kind not in ("relative", "metric"):
         raise DavError(f"{source}: its config.json has an unknown depth_estimation_type, {kind!r}")
+    if kind == "relative" and max_depth_m not in (None, 1):
+        raise DavError(f"{source}: its config.json is relative, but max_depth is {max_depth_m!r}")
     if kind == "metric" and not (isinstance(max_depth_m, int | float) and max_depth_m > 0):
         raise DavError(f"{source}: its config.json is metric, but max_depth is {max_depth_m!r}")
     return {
@@ -221,7 +223,7 @@ def _config_taps(backbone, blocks, source):
     try:
         if stages is None:
             stages = [int(str(name).removeprefix("stage")) for name in names]
-        taps = tuple(stage % (blocks + 1) - 1 for stage in stages)
+        taps = tuple(stage - 1 if stage >= 0 else stage + blocks for stage in stages)
         _check_taps(taps, blocks)
     except (ValueError, TypeError):
         raise DavError(

@@ -78,17 +78,19 @@ def load_encoder(spec):
 
 def _open(spec):
     """The checkpoint that a spec names, unless it is a work folder."""
+    if not spec:
+        raise DavError("the weights spec is empty; name a file, a folder, or hf:org/name")
     if spec.startswith(hub.PREFIX):
         path, repository = hub.fetch(spec)
         return open_checkpoint(path, spec, names=(repository.split("/")[1],))
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))
     if os.path.isdir(path):  # unlike Path.is_dir, False for names that no system takes
         path /= choose_weights([entry.name for entry in path.iterdir()], spec)
     return open_checkpoint(path, spec)
 
 
 def _is_workdir(spec):
-    return os.path.isdir(Path(spec).expanduser() / "checkpoints")
+    return bool(spec) and os.path.isdir(Path(os.path.expanduser(spec)) / "checkpoints")
 
 
 def _load_workdir(spec):
@@ -97,7 +99,7 @@ def _load_workdir(spec):
 
     from dav.runtime.checkpoint import restore_params
 
-    folder = Path(spec).expanduser()
+    folder = Path(os.path.expanduser(spec))
     model = read_config(folder).get("model")
     size = model.get("size") if isinstance(model, dict) else None
     if not isinstance(size, str) or size not in SIZES:

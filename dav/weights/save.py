@@ -131,6 +131,12 @@ def _write_safetensors(path, tensors, metadata):
     save_file(tensors, path, metadata=metadata)
 
 
+def _umask():
+    before = os.umask(0)
+    os.umask(before)
+    return before
+
+
 @contextlib.contextmanager
 def _replacing(target):
     """Yields a path beside `target`; what was written there takes its place if all went well."""
@@ -142,6 +148,7 @@ def _replacing(target):
             for path in written.iterdir() if written.is_dir() else [written]:
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
+                path.chmod(0o666 & ~_umask())
             if target.is_dir():  # a folder cannot be replaced in one go
                 os.replace(target, Path(folder) / "before")
             os.replace(written, target)

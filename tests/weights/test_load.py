@@ -345,3 +345,26 @@ def test_the_released_small_v2_is_read():
     image = jax.ShapeDtypeStruct((1, 28, 28, 3), np.float32)
     tree = jax.eval_shape(DepthAnything(weights.architecture).init, jax.random.key(0), image)
     assert jax.tree.map(np.shape, weights.params) == jax.tree.map(np.shape, tree["params"])
+
+
+@pytest.mark.parametrize("spec", ["", "~nobody-of-that-name/x.pth", "x" * 300, "x" * 300 + ".pth"])
+def test_a_spec_that_no_file_can_have_is_one_sentence(spec):
+    with pytest.raises(DavError) as caught:
+        load_weights(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"backbone_config": {"out_indices": [14, 15, 16, 17]}}, "names no four blocks"),
+        ({"max_depth": 20}, "is relative, but max_depth is 20"),
+    ],
+)
+def test_a_config_that_dav_would_compute_differently_is_refused(tmp_path, change, problem):
+    save_transformers(tmp_path / "x", random_weights(TINY, 0))
+    config = json.loads((tmp_path / "x" / "config.json").read_text())
+    config["backbone_config"] |= change.pop("backbone_config", {})
+    (tmp_path / "x" / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(DavError, match=problem):
+        load_weights(tmp_path / "x")
