@@ -27,19 +27,14 @@ from pathlib import Path
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the frameworks share the GPU
 
-import jax
 import numpy as np
 
-import dav
-from dav.inference import _forward
-from dav.models.depth_anything import MEAN_RGB, SIZES, STD_RGB, V2_TAPS, DepthAnything
-from dav.runtime import perf
-from dav.weights.load import Weights
-from dav.weights.save import save_transformers
+# The frameworks are imported where they are used: the memory of each is measured without the rest.
 
 ROOT = Path(__file__).parent.parent
 CPU_CASES = [("vits", 518, 1), ("vits", 518, 4), ("vits", 252, 1)]
 GPU_CASES = [(size, 518, batch) for size in ("vits", "vitb", "vitl") for batch in (1, 8, 32)]
+MEAN_RGB, STD_RGB = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MATMUL_SIDE = {"cpu": 2048, "gpu": 8192}
 DTYPE = {"cpu": "float32", "gpu": "bfloat16"}
 COLUMNS = (
@@ -58,12 +53,14 @@ def main():
     parser.add_argument("--pairs", type=int, default=11)
     parser.add_argument("--runtimes", default="dav,eager,compile,onnx")
     parser.add_argument("--out")
-    parser.add_argument("--memory_of", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--memory_of", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    device = "cpu" if jax.default_backend() == "cpu" else "gpu"
     if arguments.memory_of:
-        name, folder, side_px, batch = arguments.memory_of
+        name, device, folder, side_px, batch = arguments.memory_of
         return print_memory(name, folder, random_image(int(side_px), int(batch)), device)
+    import jax
+
+    device = "cpu" if jax.default_backend() == "cpu" else "gpu"
     cases, runtimes = (GPU_CASES, arguments.runtimes.split(","))
     if device == "cpu":
         cases = CPU_CASES
@@ -81,6 +78,12 @@ def main():
 
 def write_weights(size, folder):
     """A folder of transformers with the random weights of a fresh network."""
+    import jax
+
+    from dav.models.depth_anything import SIZES, V2_TAPS, DepthAnything
+    from dav.weights.load import Weights
+    from dav.weights.save import save_transformers
+
     target = folder / size
     if not target.exists():
         architecture = dataclasses.replace(SIZES[size], taps=V2_TAPS[size], position_offset=0.0)
@@ -92,6 +95,9 @@ def write_weights(size, folder):
 
 def measure(case, runtimes, folder, device, pairs):
     """One row a runtime: medians over runs in turns."""
+    from dav.models.depth_anything import SIZES
+    from dav.runtime import perf
+
     size, side_px, batch = case
     image = random_image(side_px, batch)
     calls = {name: make(name, folder, image, device) for name in runtimes}
@@ -122,7 +128,7 @@ def measure(case, runtimes, folder, device, pairs):
             ),
             "share_of_matmul_rate": flop / forward * product / product_flop,
             "matmul_gflop_per_s": product_flop / product / 1e9,
-            "peak_memory_mib": peak_memory(name, folder, side_px, batch),
+            "peak_memory_mib": peak_memory(name, device, folder, side_px, batch),
             "difference": float(np.abs(outputs[name] - outputs["dav"]).max())
             / float(outputs["dav"].std()),
         }
@@ -148,19 +154,36 @@ def as_array(output):
 def make(name, folder, image, device):
     """A function without arguments that runs one forward pass and waits for its map."""
     if name == "dav":
-        model = dav.load(folder, dtype=DTYPE[device])
-        on_device = jax.device_put(image)
-        return lambda: _forward(
-            model.params, on_device, model.architecture, model.dtype
-        ).block_until_ready()
+        return make_dav(folder, image, device)
+    if name == "onnx" and onnx_path(folder, image).exists():
+        return make_onnx_session(folder, image)
     import torch
 
     torch.set_num_threads(threads())
-    pixels = (image - np.float32(MEAN_RGB)) / np.float32(STD_RGB)
-    pixels = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+    pixels = torch.from_numpy(pixels_of(image))
     if name == "onnx":
-        return make_onnx(folder, pixels)
+        export_onnx(folder, pixels, onnx_path(folder, image))
+        return make_onnx_session(folder, image)
     return make_torch(folder, pixels, device, compiled=name == "compile")
+
+
+def pixels_of(image):
+    """Normalised, channels first."""
+    pixels = (image - np.float32(MEAN_RGB)) / np.float32(STD_RGB)
+    return pixels.transpose(0, 3, 1, 2).copy()
+
+
+def make_dav(folder, image, device):
+    """What `predict` runs for a batch."""
+    import jax
+
+    import dav
+    from dav.inference import _forward, _forward_one_by_one
+
+    model = dav.load(folder, dtype=DTYPE[device])
+    forward = _forward_one_by_one if device == "cpu" else _forward
+    image = jax.device_put(image)
+    return lambda: forward(model.params, image, model.architecture, model.dtype).block_until_ready()
 
 
 def make_torch(folder, pixels, device, *, compiled):
@@ -185,20 +208,27 @@ def make_torch(folder, pixels, device, *, compiled):
     return run
 
 
-def make_onnx(folder, pixels):
-    import onnxruntime
+def onnx_path(folder, image):
+    return folder / f"{'x'.join(map(str, image.shape))}.onnx"
+
+
+def export_onnx(folder, pixels, path):
     import torch
     from transformers import AutoModelForDepthEstimation
 
-    path = folder / f"{'x'.join(map(str, pixels.shape))}.onnx"
-    if not path.exists():
-        model = AutoModelForDepthEstimation.from_pretrained(folder).eval()
-        with torch.inference_mode():
-            torch.onnx.export(model, (pixels,), path, dynamo=True, verbose=False)
+    model = AutoModelForDepthEstimation.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        torch.onnx.export(model, (pixels,), path, dynamo=True, verbose=False)
+
+
+def make_onnx_session(folder, image):
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
+    path = onnx_path(folder, image)
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: pixels.numpy()}
+    feed = {session.get_inputs()[0].name: pixels_of(image)}
     return lambda: session.run(None, feed)[0]
 
 
@@ -206,6 +236,8 @@ def make_product(name, device):
     """A large square matrix product in the framework of a runtime."""
     side = MATMUL_SIDE[device]
     if name == "dav":
+        import jax
+
         x = jax.device_put(np.ones((side, side), DTYPE["cpu"])).astype(DTYPE[device])
         multiply = jax.jit(lambda x: x @ x)
         return lambda: multiply(x).block_until_ready()
@@ -218,9 +250,9 @@ def make_product(name, device):
     return lambda: (x @ x, torch.cuda.synchronize())
 
 
-def peak_memory(name, folder, side_px, batch):
+def peak_memory(name, device, folder, side_px, batch):
     """MiB, of a process of its own."""
-    command = [sys.executable, __file__, "--memory_of", name, folder, side_px, batch]
+    command = [sys.executable, __file__, "--memory_of", name, device, folder, side_px, batch]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
@@ -233,6 +265,8 @@ def print_memory(name, folder, image, device):
         status = Path("/proc/self/status").read_text()  # rusage inherits the parent's peak
         return print(int(status.partition("VmHWM:")[2].split()[0]) / 1024)
     if name == "dav":
+        import jax
+
         return print(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20)
     import torch
 
@@ -245,6 +279,8 @@ def threads():
 
 def machine(device):
     """What the figures were measured on."""
+    import jax
+
     versions = {}
     for name in ("jax", "torch", "transformers", "onnxruntime"):
         if name in sys.modules:
