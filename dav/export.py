@@ -9,7 +9,6 @@ Exit codes: 0 done; 2 wrong usage; 75 stopped on request; 1 anything else.
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -20,19 +19,14 @@ LAYOUTS = ("official", "transformers")
 
 def main(argv):
     """Runs one command; returns its exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        if {"-h", "--help"} & set(argv[1:]) or len(argv) == 1:
-            print(__doc__)
-            return 0 if len(argv) > 1 else 2
+
+    def work():
         options = parse(argv)
         entry.quieten()
         print(export(**options))
-        return 0
-    except KeyboardInterrupt:
-        return entry.fail("stopped; nothing was written", 75)
-    except Exception as error:
-        return entry.explain(error, "--out")
+
+    said = "stopped; nothing was written"
+    return entry.carry_out(argv, __doc__, work, interrupted=said, folder_options="--out")
 
 
 def parse(argv):

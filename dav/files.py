@@ -1,5 +1,6 @@
 """Small files that survive a kill: written whole or not at all, line by line, with checksums."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -40,6 +41,17 @@ def read_json(path):
         raise DavError(
             f"{path} is damaged ({error}); restore it, or delete the folder it stands in"
         ) from None
+
+
+def hold(file, busy):
+    """Locks an open file or folder for this process until it is closed.
+
+    Raises DavError(busy) if another process holds it.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DavError(busy) from None
 
 
 def append_line(path, value):

@@ -133,7 +133,7 @@ def _forward_one_by_one(params, images, architecture, dtype):
 
 
 def network_input(image, size):
-    """uint8 [H, W, 3] → float32 [*size, 3] in about [0, 1], as the authors resize: cubic, on
+    """uint8 [H, W, 3] → float32 [*size, 3] in about [0, 1], as the authors resize: cubic, in
     double precision, without antialias, overshoot kept."""
     channels = [  # one at a time: in double precision a large photograph takes gigabytes
         cv2.resize(image[..., c] / 255.0, size[::-1], interpolation=cv2.INTER_CUBIC)

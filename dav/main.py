@@ -27,19 +27,27 @@ JOBS = ("auto", "prepare", "train", "label", "evaluate", "plan")
 
 def main(argv):
     """Runs one command; returns its exit code."""
+    return carry_out(argv, __doc__, lambda: run(*parse(argv)))
+
+
+def carry_out(argv, usage, work, *, interrupted=INTERRUPTED, **hints):
+    """Shows the usage if it is asked for, else does the work; returns the exit code.
+
+    `interrupted` is said at Ctrl-C and SIGTERM; `hints` are those of `explain`.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if {"-h", "--help"} & set(argv[1:]) or len(argv) == 1:
-            print(__doc__)
+            print(usage)
             return 0 if len(argv) > 1 else 2
-        run(*parse(argv))
+        work()
         return 0
     except KeyboardInterrupt:
-        return fail(INTERRUPTED, 75)
+        return fail(interrupted, 75)
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
-        return explain(error)
+        return explain(error, **hints)
 
 
 def parse(argv):

@@ -14,7 +14,6 @@ image: {"map": NAME, "image": path seen from OUT, "saved": [kinds]}.
 """
 
 import contextlib
-import fcntl
 import io
 import json
 import os
@@ -28,7 +27,7 @@ from PIL import Image, PngImagePlugin
 
 from dav import viz
 from dav.errors import ConfigError, DavError
-from dav.files import read_json, read_lines, write_json, write_whole
+from dav.files import hold, read_json, read_lines, write_json, write_whole
 
 ENDINGS = {
     "png16": "_depth16.png",
@@ -166,12 +165,7 @@ def claim(out):
     os.makedirs(out, exist_ok=True)
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DavError(
-                f"another process is writing into {out}; wait for it, or choose another --out"
-            ) from None
+        hold(folder, f"another process is writing into {out}; wait for it, or choose another --out")
         try:
             yield
         finally:

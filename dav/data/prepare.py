@@ -6,13 +6,12 @@ finished. Data sets built elsewhere need none; dav reads them and never touches 
 """
 
 import contextlib
-import fcntl
 import io
 import shutil
 from pathlib import Path
 
-from dav.errors import ConfigError, DavError
-from dav.files import checksum, read_json, write_json
+from dav.errors import ConfigError
+from dav.files import checksum, hold, read_json, write_json
 
 MARKER = "checksums.json"
 
@@ -47,10 +46,7 @@ def _only_process(root):
     """Two processes must not build below one root: each would sweep up the other's files."""
     root.mkdir(parents=True, exist_ok=True)
     with open(root / "lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DavError(f"another process is preparing data in {root}; wait for it") from None
+        hold(lock, f"another process is preparing data in {root}; wait for it")
         yield
 
 

@@ -184,9 +184,14 @@ class SwiGlu(nn.Module):
     @nn.compact
     def __call__(self, x):
         width = x.shape[-1]
-        hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
-        gate, value = jnp.split(dense(2 * hidden, self.dtype, "w12")(x), 2, axis=-1)
+        gate_and_value = dense(2 * swiglu_width(width), self.dtype, "w12")(x)
+        gate, value = jnp.split(gate_and_value, 2, axis=-1)
         return dense(width, self.dtype, "w3")(nn.silu(gate) * value)
+
+
+def swiglu_width(width):
+    """Hidden channels of SwiGlu: two thirds of an Mlp's, rounded up to a multiple of 8."""
+    return (int(4 * width * 2 / 3) + 7) // 8 * 8
 
 
 def layer_norm(name):

@@ -1,12 +1,11 @@
 """A work folder belongs to one config and one process at a time."""
 
 import contextlib
-import fcntl
 import json
 from pathlib import Path
 
-from dav.errors import ConfigError, DavError
-from dav.files import read_json, write_json
+from dav.errors import ConfigError
+from dav.files import hold, read_json, write_json
 
 
 @contextlib.contextmanager
@@ -19,12 +18,10 @@ def claim(workdir, config):
     workdir.mkdir(parents=True, exist_ok=True)
     check_config(workdir, config)
     with open(workdir / "lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DavError(
-                f"another process is working in {workdir}; wait for it, or choose another --workdir"
-            ) from None
+        hold(
+            lock,
+            f"another process is working in {workdir}; wait for it, or choose another --workdir",
+        )
         if not (workdir / "config.json").exists():
             write_json(workdir / "config.json", config)
         yield

@@ -7,7 +7,7 @@ convolution [out, in, y, x], a transposed one [in, out, y, x].
 
 from dataclasses import dataclass
 
-from dav.models.vit import PATCH_PX
+from dav.models.vit import PATCH_PX, swiglu_width
 
 HEAD_CHANNELS = 32  # between the decoder's last two layers, in all sizes
 
@@ -113,7 +113,7 @@ def _block(a, dav, official, transformers):
         ("scale2", "leaf", (width,), "ls2.gamma", "layer_scale2.lambda1"),
     ]
     if a.swiglu:
-        hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
+        hidden = swiglu_width(width)
         layers += [
             ("mlp/w12", "linear", (2 * hidden, width), "mlp.w12", "mlp.weights_in"),
             ("mlp/w3", "linear", (width, hidden), "mlp.w3", "mlp.weights_out"),
