@@ -1,19 +1,31 @@
 """The form in which every prepared data set stores its examples, and its decoding.
 
-A record holds the encoded image, the encoded target and what the target's numbers mean; decoding
-gives the example that all of dav works with:
+A record holds the encoded image, the encoded target (targets.py) and what it measures (frames.py);
+decoding gives the examples that all of dav works with:
 
     id         str
     image      uint8   [H, W, 3] RGB
-    disparity  float32 [H, W]     larger = nearer, any positive scale; 0 where invalid
-    valid      bool    [H, W]
+    disparity  float32 [H, W]     larger = nearer, any positive scale; 0 where invalid and in skies
+    valid      bool    [H, W]     with the sky
 
-Unlabelled sets have an empty target and examples without disparity and valid.
+or, for evaluation and metric training, in place of disparity
+
+    depth_m    float32 [H, W]     planar depth in metres; 0 where invalid and in skies
+    valid      bool    [H, W]     without the sky
+
+or, for sets of point pairs,
+
+    pairs      int32   [N, 2, 2]  pair, (closer, farther), (row, column)
+
+Unlabelled sets have an empty target and examples of id and image alone.
 """
 
 import cv2
+import msgpack
 import numpy as np
 
+from dav.data import targets
+from dav.data.frames import DEPTH_M, PAIRS, Pairs
 from dav.errors import DavError
 
 
@@ -25,47 +37,73 @@ def features():
         {
             "id": tfds.features.Text(),
             "image": tfds.features.Text(),  # an encoded image file
-            "target": tfds.features.Text(),  # 16-bit PNG, 0 = invalid; empty: unlabelled
-            "unit_m": np.float32,  # metres of depth for one step of the target
+            "target": tfds.features.Text(),  # 16-bit PNG; msgpack for pairs; empty: unlabelled
+            "quantity": tfds.features.Text(),  # what the target's values are: frames.py
+            "unit": np.float32,  # values of its codes: targets.py
+            "growth": np.float32,
         }
     )
 
 
+def encode_example(frame, image):
+    """A builder's Frame with its image's file bytes → a record's fields."""
+    record = {"id": frame.id, "image": image, "target": b"", "quantity": ""}
+    record |= {"unit": 0.0, "growth": 0.0}
+    if isinstance(frame.target, Pairs):
+        points = np.asarray(frame.target.points, np.int32).reshape(-1, 2, 2)
+        return record | {"target": msgpack.packb(points.tolist()), "quantity": PAIRS}
+    if frame.target is not None:
+        png, unit, growth = targets.encode_target(frame.target, frame.id)
+        record |= {"target": png, "quantity": frame.target.quantity, "unit": unit}
+        record["growth"] = growth
+    return record
+
+
 def decode_example(record):
-    """A record → the example described above."""
-    name = record["id"].decode()
+    """A record → the example to train on, as described above."""
+    name, quantity = record["id"].decode(), record["quantity"].decode()
     example = {"id": name, "image": decode_image(record["image"], name)}
-    if record["target"]:
-        depth_m = decode_depth(record, name)
-        if depth_m.shape != example["image"].shape[:2]:
-            raise DavError(
-                f"example {name}: image {example['image'].shape[:2]} and target {depth_m.shape} "
-                "differ in size; prepare this data set again"
-            )
-        valid = depth_m > 0
-        disparity = np.where(valid, 1 / np.where(valid, depth_m, 1), 0).astype(np.float32)
+    if quantity == PAIRS:
+        points = msgpack.unpackb(record["target"])
+        return example | {"pairs": np.asarray(points, np.int32).reshape(-1, 2, 2)}
+    if quantity:
+        scale = float(record["unit"]), float(record["growth"])
+        disparity, valid = targets.decode_disparity(record["target"], *scale, quantity, name)
+        check_size(example["image"], disparity, name)
         example |= {"disparity": disparity, "valid": valid}
     return example
 
 
+def decode_metric_example(record):
+    """A record → the example with depth_m. Raises DavError for sets whose targets have no metres."""
+    name, quantity = record["id"].decode(), record["quantity"].decode()
+    if quantity != DEPTH_M:
+        raise DavError(
+            f"example {name} has {quantity or 'no target'}, not depth in metres; metric training "
+            "and evaluation need a set of measured depth"
+        )
+    image = decode_image(record["image"], name)
+    scale = float(record["unit"]), float(record["growth"])
+    depth_m, valid = targets.decode_depth(record["target"], *scale, name)
+    check_size(image, depth_m, name)
+    return {"id": name, "image": image, "depth_m": depth_m, "valid": valid}
+
+
+def check_size(image, target, name):
+    """Raises DavError if a target is not of its image's size."""
+    if target.shape != image.shape[:2]:
+        raise DavError(
+            f"example {name}: image {image.shape[:2]} and target {target.shape} differ in size; "
+            "prepare this data set again"
+        )
+
+
 def decode_image(encoded, name):
     """An image file's bytes → uint8 [H, W, 3] RGB."""
-    return _decode(encoded, cv2.IMREAD_COLOR_RGB, name)
-
-
-def decode_depth(record, name):
-    """A record's target → depth in metres, float32 [H, W], 0 where invalid."""
-    steps = _decode(record["target"], cv2.IMREAD_UNCHANGED, name)
-    if steps.dtype != np.uint16 or steps.ndim != 2:
-        raise DavError(f"example {name}: its target is not a 16-bit grey PNG; prepare it again")
-    return steps.astype(np.float32) * np.float32(record["unit_m"])
-
-
-def _decode(encoded, flags, name):
     decoded = None
     if encoded:
         try:
-            decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+            decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
         except cv2.error:
             decoded = None
     if decoded is None:

@@ -1,61 +1,59 @@
 """The data set that comes with dav: two labelled rooms, one unseen laboratory, photographs.
 
-Configurations: `icl` (ICL-NUIM living room, rendered), `tum` (TUM RGB-D fr1/desk, Kinect), `lab`
-(a laboratory of slambook2, Kinect; held out only), `photos` (unlabelled). Sources and licences:
-dav/sample/CREDITS.md. Depth is 16-bit PNG in the source's own unit, 0 invalid; sample.csv states
-the unit and every file's checksum.
+`sample/icl` (ICL-NUIM living room, rendered), `sample/tum` (TUM RGB-D fr1/desk, Kinect),
+`sample/lab` (a laboratory of slambook2, Kinect; held out only), `sample/photos` (unlabelled).
+Sources and licences: dav/sample/CREDITS.md. Depth is 16-bit PNG in the source's own unit, 0
+invalid; sample.csv states the unit and every file's checksum. There is nothing to download.
 """
 
 import csv
+import functools
 import hashlib
 import importlib.resources
 
-import tensorflow_datasets as tfds
+import cv2
+import numpy as np
 
-from dav.data.examples import features
+from dav.data.frames import DEPTH_M, Builder, Frame, Target
 from dav.errors import DavError
 
 TABLE_SHA256 = "0ea8d39a8f77274f1b5f5dd3cb215b6e31e18b148f80e27349a22f58e573c3b3"
-CONFIGS = {
-    "icl": "ICL-NUIM living room",
-    "tum": "TUM RGB-D fr1/desk",
-    "lab": "slambook2 laboratory",
-    "photos": "Kodak suite and wallpapers",
+COUNTS = {
+    "icl": {"train": 110, "heldout": 17},
+    "tum": {"train": 6, "heldout": 2},
+    "lab": {"heldout": 5},
+    "photos": {"train": 52},
 }
 
 
-class Sample(tfds.core.GeneratorBasedBuilder):
-    """Builds one configuration from the package's own files."""
+def plan(raw, *, source):
+    """Rows of sample.csv by split; there is no raw folder."""
+    rows = [row for row in read_table() if row["source"] == source]
+    splits = sorted({row["split"] for row in rows})
+    return {split: [row for row in rows if row["split"] == split] for split in splits}
 
-    VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [
-        tfds.core.BuilderConfig(name=name, description=text) for name, text in CONFIGS.items()
-    ]
 
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self, features=features(), description=__doc__, disable_shuffling=True
-        )
+def read(raw, row):
+    """One row's frame."""
+    image, target = _read(row["image"], row["image_sha256"]), None
+    if row["depth"]:
+        png = np.frombuffer(_read(row["depth"], row["depth_sha256"]), np.uint8)
+        steps, unit = cv2.imdecode(png, cv2.IMREAD_UNCHANGED), float(row["unit_m"])
+        target = Target(DEPTH_M, steps * np.float32(unit), steps > 0, unit=unit)
+    yield Frame(f"{row['source']}/{row['id']}", image, target)
 
-    def _split_generators(self, dl_manager):
-        rows = [row for row in read_table() if row["source"] == self.builder_config.name]
-        splits = sorted({row["split"] for row in rows})
-        return {
-            split: self._generate_examples([row for row in rows if row["split"] == split])
-            for split in splits
-        }
 
-    def _generate_examples(self, rows):
-        for index, row in enumerate(rows):
-            yield (
-                index,
-                {
-                    "id": f"{row['source']}/{row['id']}",
-                    "image": _read(row["image"], row["image_sha256"]),
-                    "target": _read(row["depth"], row["depth_sha256"]) if row["depth"] else b"",
-                    "unit_m": float(row["unit_m"] or 0),
-                },
-            )
+BUILDERS = tuple(
+    Builder(
+        name=f"sample/{source}",
+        kind="unlabelled" if source == "photos" else "labelled",
+        plan=functools.partial(plan, source=source),
+        read=read,
+        counts=counts,
+        items_per_shard=13 if source == "photos" else 512,
+    )
+    for source, counts in COUNTS.items()
+)
 
 
 def read_table():

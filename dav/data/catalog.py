@@ -1,0 +1,23 @@
+"""Every data set that dav can build, by name."""
+
+from dav.data.builders import sample
+from dav.errors import ConfigError
+
+MODULES = (sample,)
+
+
+def builders():
+    """Builders by name, in order."""
+    return {builder.name: builder for module in MODULES for builder in module.BUILDERS}
+
+
+def can_build(name):
+    """Whether dav has a builder for data set `name`."""
+    return name in builders()
+
+
+def builder_of(name):
+    """The builder of data set `name`. Raises ConfigError for one that dav does not know."""
+    if not can_build(name):
+        raise ConfigError(f"dav cannot build data set {name!r}; it can: {', '.join(builders())}")
+    return builders()[name]
