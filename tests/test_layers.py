@@ -20,7 +20,7 @@ ALLOWED = {
     "inputs": {"images", "errors"},
     "outputs": {"viz", "files", "errors"},
     "step": {"models", "objectives"},
-    "data": {"data", "images", "errors", "files"},
+    "data": {"data", "images", "threads", "errors", "files"},
     "runtime": {"runtime", "models", "errors", "files"},
     "inference": {"data", "images", "models", "threads", "errors"},
     "weights": {"weights", "models", "runtime", "errors", "files"},
