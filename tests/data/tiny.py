@@ -1,6 +1,7 @@
 """Small data sets for the tests of preparing: a folder of image files, with or without depth."""
 
 import functools
+import time
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,8 @@ def plan(raw, *, labelled):
     return {"train": items}
 
 
-def read(raw, item, *, labelled):
+def read(raw, item, *, labelled, pause_s):
+    time.sleep(pause_s)
     path = Path(raw) / item
     target = None
     if labelled:
@@ -29,12 +31,12 @@ def read(raw, item, *, labelled):
     yield Frame(path.stem, path.read_bytes(), target)
 
 
-def builder(name, *, labelled=False, **options):
+def builder(name, *, labelled=False, pause_s=0, **options):
     return Builder(
         name=name,
         kind="labelled" if labelled else "unlabelled",
         plan=functools.partial(plan, labelled=labelled),
-        read=functools.partial(read, labelled=labelled),
+        read=functools.partial(read, labelled=labelled, pause_s=pause_s),
         **{"items_per_shard": 4, "keep_images": labelled} | options,
     )
 
