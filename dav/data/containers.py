@@ -21,13 +21,9 @@ EDITED = 0.9  # edit lists hide a few of the frames that a video's header counts
 
 def read_hdf5(path, name, index=...):
     """Dataset `name` of an HDF5 file, or what `index` takes of it → array of numbers."""
-    try:
-        import h5py
-    except ImportError:
-        raise needs("h5py", path) from None
     with reading(path):
         check_file(path)
-        with h5py.File(path, "r", locking=False) as file:
+        with _h5py().File(path, "r", locking=False) as file:
             return _dataset(file, name)[index]
 
 
@@ -113,13 +109,19 @@ def iterate_video(path, every):
             raise DavError(f"only {index} of its {declared:.0f} frames can be decoded")
 
 
-def _dataset(file, name):
-    import h5py
+def _h5py():
+    try:
+        import h5py
+    except ImportError:
+        raise needs("h5py") from None
+    return h5py
 
+
+def _dataset(file, name):
     if name not in file:
         raise DavError(f"it has no {name!r}; it has {', '.join(file)}")
     dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biuf":
+    if not isinstance(dataset, _h5py().Dataset) or dataset.dtype.kind not in "biuf":
         raise DavError(f"its {name!r} is not an array of numbers")
     _check_storage(dataset)
     return dataset
@@ -136,7 +138,7 @@ def _read_mat5(path, names):
     try:
         import scipy.io
     except ImportError:
-        raise needs("SciPy", path) from None
+        raise needs("SciPy") from None
     held = scipy.io.loadmat(path, variable_names=names or None)
     _require_variables(names, held)
     return {name: _mat5_value(held[name], name) for name in names}
@@ -153,11 +155,7 @@ def _mat5_value(value, name):
 
 
 def _read_mat73(path, names):
-    try:
-        import h5py
-    except ImportError:
-        raise needs("h5py", path) from None
-    with h5py.File(path, "r", locking=False) as file:
+    with _h5py().File(path, "r", locking=False) as file:
         _require_variables(names, file)
         return {name: _mat73_value(file, file[name], name) for name in names}
 
@@ -191,7 +189,7 @@ def _open_lmdb(path):
     try:
         import lmdb
     except ImportError:
-        raise needs("lmdb", path) from None
+        raise needs("lmdb") from None
     folder = Path(path).is_dir()
     data = Path(path) / "data.mdb" if folder else Path(path)
     check_file(data)

@@ -93,11 +93,7 @@ def read_steps(path):
             values = values.astype(np.uint16)
         if values.ndim != 2 or image.mode == "P" or values.dtype.kind not in "bu":
             raise DavError(f"it is not a grey image of whole numbers (its mode is {image.mode})")
-        values = (
-            values.astype(values.dtype.newbyteorder("=")).astype(np.uint8, copy=False)
-            if values.dtype.itemsize == 1
-            else values.astype(np.uint16)
-        )
+        values = values.astype(np.uint16 if values.dtype.itemsize > 1 else np.uint8)
         return values // _stretch(content) if image.format == "PNG" else values
 
 
@@ -158,13 +154,14 @@ def read_pfm(path):
 
 def read_exr(path, channel=None):
     """An OpenEXR image's named channel, or its only one → float32 [H, W]."""
-    try:
-        import OpenEXR
-    except ImportError:
-        raise needs("OpenEXR", path) from None
     with reading(path):
-        if not read_bytes(path).startswith(b"\x76\x2f\x31\x01"):
-            raise DavError(f"it has no OpenEXR header; it is {kind_of(read_bytes(path))}")
+        try:
+            import OpenEXR
+        except ImportError:
+            raise needs("OpenEXR") from None
+        content = read_bytes(path)
+        if not content.startswith(b"\x76\x2f\x31\x01"):
+            raise DavError(f"it has no OpenEXR header; it is {kind_of(content)}")
         with OpenEXR.File(str(path), header_only=True) as file:
             low, high = (corner.astype(np.int64) for corner in file.header()["dataWindow"])
             _check_pixels(*(int(size) for size in high - low + 1))
@@ -211,9 +208,9 @@ def read_npz(path, *names):
             return {name: _parse_member(archive, name, len(content)) for name in names or held}
 
 
-def needs(library, path):
+def needs(library):
     """The error for a reader whose library is not installed."""
-    return DavError(f"reading {path} takes {library}: pip install 'dav[data]'")
+    return DavError(f"that takes {library}, which is not installed: pip install 'dav[data]'")
 
 
 def _parse_member(archive, name, archive_bytes):
