@@ -17,8 +17,8 @@ import cv2
 import msgpack
 import numpy as np
 
-from dav.data.formats import MAX_RATIO, check_file, needs, reading
 from dav.data.mat5 import parse_mat5
+from dav.data.reading import MAX_RATIO, check_file, needs, reading
 from dav.errors import DavError
 
 TAR_BLOCK = 512
