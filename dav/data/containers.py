@@ -24,7 +24,7 @@ from dav.errors import DavError
 TAR_BLOCK = 512
 PATIENCE_S = 120
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # may begin a mov or mp4
-EDITED = 0.9  # edit lists hide a few of the frames that a video's header counts
+DECODED = 0.5  # share of the frames counted by its header; edit lists may hide some of them
 
 
 def read_hdf5(path, name, index=...):
@@ -110,7 +110,7 @@ def iterate_video(path, every):
             video.release()
         if not index:
             raise DavError("it is no video, or none that OpenCV's FFmpeg can decode")
-        if index < EDITED * declared:
+        if index < DECODED * declared:
             raise DavError(f"only {index} of its {declared:.0f} frames can be decoded")
 
 
@@ -176,9 +176,17 @@ def _lmdb_records(path, what, keys):
     if not importlib.util.find_spec("lmdb"):
         raise needs("lmdb")
     program = Path(__file__).with_name("lmdb_child.py")
-    command = [sys.executable, "-P", str(program), str(path), what]
+    command = [
+        sys.executable,
+        "-S",
+        "-P",
+        str(program),
+        str(path),
+        what,
+    ]  # -S: starts twice as fast
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **pipes) as process:
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         try:
             with process.stdin as wanted:
                 wanted.write(msgpack.packb(keys))
