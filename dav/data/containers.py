@@ -23,6 +23,7 @@ from dav.errors import DavError
 
 TAR_BLOCK = 512
 PATIENCE_S = 120
+LMDB_MAGIC = (b"\xde\xc0\xef\xbe", b"\xbe\xef\xc0\xde")  # of either byte order
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # may begin a mov or mp4
 DECODED = 0.5  # share of the frames counted by its header; edit lists may hide some of them
 
@@ -172,7 +173,11 @@ def _member(tar, member):
 
 def _lmdb_records(path, what, keys):
     """What lmdb_child.py sends; DavError if it says so, dies or falls silent."""
-    check_file(Path(path) / "data.mdb" if Path(path).is_dir() else path)
+    data = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
+    check_file(data)
+    with open(data, "rb") as file:
+        if file.read(20)[16:] not in LMDB_MAGIC:
+            raise DavError("it is no LMDB")
     if not importlib.util.find_spec("lmdb"):
         raise needs("lmdb")
     program = Path(__file__).with_name("lmdb_child.py")
@@ -217,7 +222,7 @@ def _check_boxes(path):
     """Raises DavError for a mov or mp4 that is cut off: FFmpeg takes that for its end."""
     size, place, kinds = Path(path).stat().st_size, 0, []
     with open(path, "rb") as file:
-        while place < size:
+        while place + 8 <= size:
             file.seek(place)
             header = file.read(16)
             kinds.append(header[4:8])

@@ -246,6 +246,11 @@ def test_lmdb_half_downloaded(tmp_path):
     fails(tmp_path / "empty", "missing", containers.lmdb_keys)
 
 
+def test_what_is_no_lmdb(tmp_path):
+    (tmp_path / "data.mdb").write_bytes(b"PK\x03\x04" * 5000)
+    fails(tmp_path, "no LMDB", containers.lmdb_keys)
+
+
 def test_lmdb_that_kills_its_reader_is_an_error(tmp_path):
     path = tmp_path / "church.mdb"
     write_lmdb(path, folder=False)
