@@ -2,7 +2,7 @@
 
 Source: Wang et al., "IRS: A Large Naturalistic Indoor Robotics Stereo Dataset …", ICME 2021
     (arXiv 1912.09678), https://github.com/HKBU-HPML/IRS
-Licence: none is stated; the authors offer it as an open data set
+Licence: its README calls it an open data set and states no terms
 Counts: home 31,145, office 43,417, restaurant 22,058, store 6,696: 103,316 images of 960×540
 Obtain: the zip files from the links in the repository; unpack them into one folder. IRS_small,
     a small edition, is passed over. lists.zip, unpacked beside them, gives splits.

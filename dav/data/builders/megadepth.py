@@ -1,7 +1,7 @@
 """MegaDepth v1: tourists' photographs of landmarks, depth by structure from motion.
 
 Source: Li and Snavely, CVPR 2018 (arXiv 1804.00607), https://www.cs.cornell.edu/projects/megadepth
-Licence: the depth maps CC BY 4.0, as the site says; the photographs are their owners'
+Licence: see the site; the photographs are their owners', under the terms of each
 Size: 199 GB (MegaDepth_v1.tar.gz)
 Counts: 196 scenes, ≈ 130,000 images, ≈ 30,000 of them with ordinal maps only; arXiv 2401.10891
     counts 128,000

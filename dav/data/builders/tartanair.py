@@ -1,7 +1,7 @@
-"""TartanAir: rendered flights through thirty-odd worlds, in all weathers.
+"""TartanAir: rendered flights through 18 environments, by day and night, in all weathers.
 
 Source: Wang et al., IROS 2020 (arXiv 2003.14338), https://github.com/castacks/tartanair_tools
-Licence: CC BY 4.0, as the project's site says
+Licence: the tools are BSD; for the data see the project's site, theairlab.org/tartanair-dataset
 Size: ≈ 3 TB with everything; only the left camera's image and depth archives are needed
 Counts: 306,637 left images of 640×480, of which 13,595 are of the environment `amusement`
 Obtain: python download_training.py --output-dir RAW --rgb --depth --only-left
