@@ -79,7 +79,10 @@ def inliers(depth):
     valid = np.isfinite(depth) & (depth > 0)
     if not valid.any():
         return valid
-    low, high = np.percentile(depth[valid], PERCENTILES)
+    low, high = (
+        np.percentile(depth[valid], percentile, method=method)  # whole samples: few lose none
+        for percentile, method in zip(PERCENTILES, ("lower", "higher"), strict=True)
+    )
     return valid & (depth >= low) & (depth <= high)
 
 
