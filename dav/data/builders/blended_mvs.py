@@ -87,7 +87,11 @@ def _check_lists(raw, scenes):
     """A subset of which some scenes are there has all that its list names."""
     for name in SUBSETS:
         path = raw / name
-        listed = set(path.read_text(encoding="utf-8").split()) if path.is_file() else set()
+        listed = (
+            set(path.read_text(encoding="utf-8", errors="replace").split())
+            if path.is_file()
+            else set()
+        )
         missing = sorted(listed - set(scenes))
         if missing and len(missing) < len(listed):
             raise DavError(

@@ -120,7 +120,7 @@ def _lists(raw):
 def _listed(path, frames):
     """The frames that a list names, in its order."""
     items = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if not line.strip():
             continue
         image = PurePosixPath(line.split()[0])

@@ -62,6 +62,9 @@ def test_lists_are_complete_and_so_is_what_they_name(raw):
         DavError, match=r"RoyalRoom_T1/l_99\.png, which .*_TEST\.list names, is mis"
     ):
         BUILDER.plan(raw)
+    (raw / "IRSDataset_TEST.list").write_bytes(b"\xff\xfe\x00garbage")
+    with pytest.raises(DavError, match=r"_TEST\.list names"):
+        BUILDER.plan(raw)
 
 
 @pytest.mark.parametrize("number", [0, 3])
