@@ -1,7 +1,7 @@
 """LSUN, the ten categories of scenes, training images (Yu et al., arXiv 1506.03365).
 
 Source: https://www.yf.io/p/lsun; http://dl.yf.io/lsun/scenes/bedroom_train_lmdb.zip and so on, or
-download.py of https://github.com/fyu/lsun. Licence: none is stated; research use.
+download.py of https://github.com/fyu/lsun. Licence: its repository states none for the images.
 Size: 156 GB. Count: 9,895,373 images (9.8 M in arXiv 2401.10891):
 
     bedroom 3,033,042         bridge 818,687       church_outdoor 126,227    classroom 168,103

@@ -1,7 +1,7 @@
 """Objects365 v2, training images (Shao et al., ICCV 2019): everyday scenes from Flickr.
 
 Source: https://www.objects365.org; patch0.tar.gz … patch50.tar.gz of the training set.
-Licence: annotations CC BY 4.0, images under Flickr's terms; academic use.
+Licence: as the site states; the photographs are under Flickr's terms.
 Size: 51 archives, about 350 GB packed and as much again unpacked. Count: 1,742,289 images (1.7 M in
 arXiv 2401.10891), about 34,000 a patch. The 80,000 validation images are not used.
 

@@ -4,7 +4,7 @@ Source: https://storage.googleapis.com/openimages/web/download_v7.html and
 https://github.com/cvdfoundation/open-images-dataset.
 Licence: images listed as CC BY 2.0, annotations CC BY 4.0.
 Two extents:
-- all training images, about 9 M by the lists of addresses, of which fewer can still be had
+- all training images, 9,011,219 by the lists of addresses, of which fewer can still be had
   (7.8 M in arXiv 2401.10891); 18 TB at full size;
 - the images with boxes: 1,743,042, longest side 1024 px, 513 GB, as sixteen archives
   train_0.tar.gz … train_f.tar.gz (s3://open-images-dataset/tar/), by the first digit of the id, or

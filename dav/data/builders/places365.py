@@ -1,7 +1,7 @@
 """Places365, training images at high resolution (Zhou et al., TPAMI 2017): kinds of places.
 
-Source: http://places2.csail.mit.edu/download.html. Licence: research and education; the copyright
-is the photographers'. Two extents, each one archive of high-resolution images:
+Source: http://places2.csail.mit.edu/download.html. Licence: the site's terms, to be accepted for
+high resolution. Two extents, each one archive of high-resolution images:
 
     train_large_places365standard.tar       105 GB   1,803,460 images, 3,068 to 5,000 a class
     train_large_places365challenge.tar      476 GB   8,026,628 images, up to 40,000 a class; it
