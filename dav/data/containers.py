@@ -80,10 +80,10 @@ def lmdb_keys(path):
         return [record["key"] for record in _lmdb_records(path, "keys", [])]
 
 
-def iterate_lmdb(path, keys):
-    """(key, bytes) of an LMDB for each of `keys`."""
+def iterate_lmdb(path, first, count):
+    """(key, bytes) of `count` entries of an LMDB in its order, beginning with the key `first`."""
     with reading(path):
-        for record in _lmdb_records(path, "values", list(keys)):
+        for record in _lmdb_records(path, "values", [first, count]):
             yield record["key"], record["value"]
 
 
@@ -171,7 +171,7 @@ def _member(tar, member):
     return content
 
 
-def _lmdb_records(path, what, keys):
+def _lmdb_records(path, what, wanted):
     """What lmdb_child.py sends; DavError if it says so, dies or falls silent."""
     data = Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
     check_file(data)
@@ -193,8 +193,8 @@ def _lmdb_records(path, what, keys):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         try:
-            with process.stdin as wanted:
-                wanted.write(msgpack.packb(keys))
+            with process.stdin as told:
+                told.write(msgpack.packb(wanted))
             for record in _received(process.stdout):
                 if "error" in record:
                     raise DavError(record["error"])

@@ -219,15 +219,16 @@ def test_lmdb_keys_and_values(tmp_path, folder):
     write_lmdb(path, folder=folder)
     keys = containers.lmdb_keys(path)
     assert keys == [b"key%05d" % index for index in range(300)]
-    read = list(containers.iterate_lmdb(path, [keys[20], keys[3]]))
-    assert read == [(keys[20], bytes([20]) * 9000), (keys[3], bytes([3]) * 40)]
-    fails(path, "no key b'none'", containers.iterate_lmdb, [keys[0], b"none"])
+    read = list(containers.iterate_lmdb(path, keys[20], 2))
+    assert read == [(keys[20], bytes([20]) * 9000), (keys[21], bytes([21]) * 40)]
+    fails(path, "no key b'none'", containers.iterate_lmdb, b"none", 1)
+    fails(path, "has 5 entries from b'key00295' on, not 6", containers.iterate_lmdb, keys[295], 6)
 
 
 def test_lmdb_left_half_way_leaves_no_process(tmp_path):
     write_lmdb(tmp_path / "church")
     keys = containers.lmdb_keys(tmp_path / "church")
-    records = containers.iterate_lmdb(tmp_path / "church", keys)
+    records = containers.iterate_lmdb(tmp_path / "church", keys[0], len(keys))
     next(records)
     records.close()
     for status in Path("/proc/self/task").glob("*/children"):
@@ -258,7 +259,7 @@ def test_lmdb_that_kills_its_reader_is_an_error(tmp_path):
     content[8192:] = bytes(len(content) - 8192)  # a sparse file whose download has not come
     path.write_bytes(content)
     fails(path, "its reader died of it|damaged", containers.lmdb_keys)
-    fails(path, "its reader died of it|damaged", containers.iterate_lmdb, [b"key00001"])
+    fails(path, "its reader died of it|damaged", containers.iterate_lmdb, b"key00001", 1)
 
 
 # Video

@@ -112,7 +112,7 @@ def write_lmdb(path):
 
 
 def read_lmdb(path):
-    return list(containers.iterate_lmdb(path, LMDB_KEYS))
+    return list(containers.iterate_lmdb(path, LMDB_KEYS[0], len(LMDB_KEYS)))
 
 
 def write_video(path, suffix):
