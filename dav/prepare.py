@@ -138,13 +138,26 @@ def prepare(config, paths):
 
     check_root(config, paths)
     names, complete = recipe.data_set_names(config), not missing_sets(config, paths)
-    processes = config.data.get("processes", 1) or os.cpu_count()
+    run = make_run(1 if all(map(is_embedded, names)) else os.cpu_count())
     for name in names:
-        raw = Path(config.data.raw).expanduser() / name if config.data.raw else None
-        raw = None if name.startswith("sample/") else raw
-        print(prepare_set(name, paths.data, raw=raw, run=make_run(processes)))
+        print(prepare_set(name, paths.data, raw=raw_folder(config, name), run=run))
     if complete:
         print("data: every set was there and has been checked, nothing left to do")
+
+
+def is_embedded(name):
+    """Whether a data set comes with dav."""
+    return name.startswith("sample/")
+
+
+def raw_folder(config, name):
+    """Where a data set's raw files are: RAW/NAME, or RAW/DATASET for all sets of one archive; None
+    if the config does not say, or there is nothing."""
+    if is_embedded(name) or not config.data.raw:
+        return None
+    raw = Path(config.data.raw).expanduser()
+    folders = (raw / name, raw / name.partition("/")[0])
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def missing_sets(config, paths):
@@ -156,14 +169,18 @@ def missing_sets(config, paths):
 
 def check_root(config, paths):
     """A recipe that needs other people's data must be told where it is."""
-    foreign = [name for name in missing_sets(config, paths) if not name.startswith("sample/")]
-    raw = config.data.raw and Path(config.data.raw).expanduser()
-    lacking = [n for n in foreign if not raw or not (raw / n).is_dir() or not catalog.can_build(n)]
+    lacking = [
+        name
+        for name in missing_sets(config, paths)
+        if not is_embedded(name) and not (raw_folder(config, name) and catalog.can_build(name))
+    ]
     if not lacking:
         return
     where = f"not found in {paths.data}" if config.data.root else "config.data.root is empty"
+    raw = f"nor in {config.data.raw}" if config.data.raw else "and config.data.raw too"
     raise ConfigError(
-        f"preset {config.preset!r} reads data sets that are not prepared ({where}): "
-        f"{', '.join(lacking)}. Say where they are with --config.data.root=ROOT, or where their "
-        "raw files are with --config.data.raw=RAW, each in RAW/NAME (docs/data.md)"
+        f"preset {config.preset!r} reads data sets that are not prepared ({where}, {raw}): "
+        f"{', '.join(lacking)}. Prepare each with python -m dav.data.prepare NAME --raw=DIR "
+        "--out=ROOT (docs/data.md) and say --config.data.root=ROOT; or have them made on the way, "
+        "with --config.data.raw=RAW where RAW/NAME holds each set's raw files"
     )

@@ -1,9 +1,29 @@
 """Every data set that dav can build, by name."""
 
-from dav.data.builders import sample
+from dav.data.builders import (
+    bdd100k,
+    blended_mvs,
+    diml,
+    google_landmarks,
+    hrwsi,
+    imagenet21k,
+    irs,
+    lsun,
+    megadepth,
+    objects365,
+    open_images,
+    places365,
+    sa1b,
+    sample,
+    tartanair,
+)
 from dav.errors import ConfigError
 
-MODULES = (sample,)
+MODULES = (
+    *(blended_mvs, diml, hrwsi, irs, megadepth, tartanair),
+    *(bdd100k, google_landmarks, imagenet21k, lsun, objects365, open_images, places365, sa1b),
+    sample,
+)
 
 
 def builders():

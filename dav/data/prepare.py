@@ -91,14 +91,14 @@ def _build(builder: Builder, raw, staged, final, options, run, tell):
     splits = _plan(builder, raw)
     staged.mkdir(parents=True, exist_ok=True)
     _check_plan(staged, builder, splits, options)
-    for stale in staged.glob("*.tmp"):
-        stale.unlink()
     work = {
         split: _shards_of(builder, raw, staged, split, items, options)
         for split, items in splits.items()
     }
     everything = [shard for part in work.values() for shard in part]
-    run([shard for shard in everything if not shards.is_done(shard)], _telling(everything, tell))
+    missing = [shard for shard in everything if not shards.is_done(shard)]
+    with _swept(staged):
+        run(missing, _telling(everything, tell))
     if not any(read_json(shard.part)["records"] for shard in everything):
         raise DavError(_nothing(builder, raw, everything))
     if builder.kind == "unlabelled":
@@ -107,6 +107,21 @@ def _build(builder: Builder, raw, staged, final, options, run, tell):
     shutil.rmtree(final, ignore_errors=True)  # one without a marker: it was never finished
     os.replace(staged, final)
     return final
+
+
+@contextlib.contextmanager
+def _swept(folder):
+    """Without what killed processes left behind, before and after."""
+
+    def sweep():
+        for stale in folder.rglob("*.tmp"):
+            stale.unlink(missing_ok=True)
+
+    sweep()
+    try:
+        yield
+    finally:
+        sweep()
 
 
 def _plan(builder, raw):

@@ -124,12 +124,14 @@ def write_records(path, records):
 
 
 def serializer():
-    """record dict → bytes, in the form that TFDS reads."""
+    """record dict → bytes, in the form that TFDS reads; equal records give equal bytes."""
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
     features = examples.features()
-    serialize = ExampleSerializer(features.get_serialized_info()).serialize_example
-    return lambda record: serialize(features.encode_example(record))
+    to_proto = ExampleSerializer(features.get_serialized_info()).get_tf_example
+    return lambda record: to_proto(features.encode_example(record)).SerializeToString(
+        deterministic=True
+    )
 
 
 def _frames(shard):
