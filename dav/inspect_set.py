@@ -192,7 +192,7 @@ def _shrunk_map(decoded, size):
     inside = values[measured]
     disparity[measured] = inside if decoded.quantity == DISPARITY else 1 / inside
     if measured.mean() < 0.3:
-        reach = max(1, round(values.shape[1] / size[0]))
+        reach = int(np.ceil(values.shape[1] / size[0]))
         disparity = cv2.dilate(disparity, np.ones((reach, reach), np.uint8))
         measured = disparity > 0
     disparity = cv2.resize(disparity, size, interpolation=cv2.INTER_NEAREST)
