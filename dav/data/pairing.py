@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from dav.data.formats import image_size
+from dav.data.formats import IMAGES, image_size, read_bytes, reading
 from dav.data.frames import DEPTH_M, Frame, Skipped, Target
 from dav.errors import DavError
+
+ORIENTATION = 0x0112  # EXIF; 5 to 8 exchange rows and columns
 
 
 def depth_in_steps(steps, unit_m, *, valid=True):
@@ -21,21 +24,27 @@ def depth_in_steps(steps, unit_m, *, valid=True):
 def frame_of(name, image_path, map_path, target):
     """The Frame of an image file and its target, which was read from map_path.
 
-    Skipped if no pixel is valid. Raises DavError, naming both files, if their sizes differ.
+    Skipped if no pixel was measured. Raises DavError, naming both files, if their sizes differ.
     """
-    image = Path(image_path).read_bytes()
-    check_size(image, image_path, target.valid, map_path)
+    check_size(map_path, target.valid.shape, image_path)
     measured = target.valid if target.sky is None else target.valid & ~target.sky
     if not measured.any():
         return Skipped(name, f"{Path(map_path).name} has no valid pixel")
-    return Frame(name, image, target)
+    with reading(image_path):
+        return Frame(name, read_bytes(image_path), target)
 
 
-def check_size(image, image_path, values, map_path):
-    """Raises DavError unless a map [H, W] has the size of its image, given as bytes."""
-    height, width = image_size(image)
-    if values.shape != (height, width):
-        raise DavError(
-            f"{map_path} is {values.shape[1]}×{values.shape[0]}, its image {image_path} is "
-            f"{width}×{height}: they do not belong together, or one was resized"
-        )
+def check_size(map_path, shape, image_path):
+    """Raises DavError unless a map of this shape has the size of its image, seen upright."""
+    height, width = image_size(image_path)
+    with reading(image_path), Image.open(image_path, formats=IMAGES) as image:
+        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    upright = (width, height) if turned else (height, width)
+    if shape == upright:
+        return
+    told = f"{map_path} is {shape[1]}×{shape[0]}, its image {image_path} is {width}×{height}"
+    if turned:
+        told += " and turned upright by its EXIF orientation: maps must stand upright too"
+    else:
+        told += ": they do not belong together, or one was resized"
+    raise DavError(told)

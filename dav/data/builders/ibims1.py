@@ -2,7 +2,7 @@
 
 Source: Koch, Liebel, Fraundorfer, Körner, "Evaluation of CNN-based Single-Image Depth Estimation
 Methods", ECCV Workshops 2018 (arXiv 1805.01328); https://www.asg.ed.tum.de/lmf/ibims1. Licence:
-CC BY 4.0 (as its publisher's page states it). Size: 200 MB. Download ibims1_core_raw.zip and
+see its page. Size: below 1 GB. Download ibims1_core_raw.zip and
 imagelist.txt; below --raw stand
 
     imagelist.txt                      100 names, without suffix

@@ -1,8 +1,8 @@
 """SUN RGB-D: 10,335 indoor images of four depth cameras, train 5,285 and test 5,050.
 
 Source: Song, Lichtenberg, Xiao, "SUN RGB-D: A RGB-D Scene Understanding Benchmark Suite",
-CVPR 2015; https://rgbd.cs.princeton.edu. Licence: research. Size: 6.9 GB (SUNRGBD.zip), 300 MB
-(SUNRGBDtoolbox.zip). Download both, unzip them beside each other; below --raw stand
+CVPR 2015; https://rgbd.cs.princeton.edu. Licence: research. Size: about 7 GB (SUNRGBD.zip and
+SUNRGBDtoolbox.zip). Download both, unzip them beside each other; below --raw stand
 
     SUNRGBD/<camera>/…/<scene>/image/*.jpg         one image
     SUNRGBD/<camera>/…/<scene>/depth_bfx/*.png     one depth map, holes filled from other frames
@@ -38,7 +38,7 @@ def plan(raw):
     path = require(Path(raw) / LISTS, HINT)
     lists = read_mat(path, "alltrain", "alltest")
     return {
-        split: [_item(Path(raw), _scene(cell, path)) for cell in np.ravel(lists[name])]
+        split: [_item(Path(raw), _scene(text, path)) for text in lists[name]]
         for split, name in (("train", "alltrain"), ("test", "alltest"))
     }
 
@@ -58,10 +58,9 @@ def unrotate(steps):
     return (steps >> 3) | (steps << 13)
 
 
-def _scene(cell, path):
-    """A cell of the lists → the scene's folder below SUNRGBD/."""
-    text = str(np.ravel(cell)[0]) if np.size(cell) else ""
-    found = re.search(r".*/SUNRGBD/+(.+?)/*$", text)
+def _scene(text, path):
+    """An entry of the lists → the scene's folder below SUNRGBD/."""
+    found = re.search(r".*/SUNRGBD/+(.+?)/*$", str(text))
     if not found:
         raise DavError(f"{path} lists {text!r}, which is no folder of SUNRGBD; download it again")
     return re.sub("/+", "/", found[1])

@@ -2,8 +2,8 @@
 
 Source: Cabon, Murray, Humenberger, "Virtual KITTI 2" (arXiv 2001.10773);
 https://europe.naverlabs.com/research/computer-vision/proxy-virtual-worlds-vkitti-2. Licence:
-CC BY-NC-SA 3.0. Size: 7 GB (vkitti_2.0.3_rgb.tar) and 8 GB (vkitti_2.0.3_depth.tar), with the
-right camera. Download both, unpack them into one folder; below --raw stand
+CC BY-NC-SA 3.0. Size: about 15 GB (vkitti_2.0.3_rgb.tar and vkitti_2.0.3_depth.tar, with the right
+camera). Download both, unpack them into one folder; below --raw stand
 
     SceneXX/<variant>/frames/rgb/Camera_0/rgb_%05d.jpg        1242×375
     SceneXX/<variant>/frames/depth/Camera_0/depth_%05d.png
