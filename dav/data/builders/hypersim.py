@@ -15,12 +15,12 @@ To prepare a part of the scenes, delete the other rows.
 
 The files are named depth and hold the **Euclidean distance** to the optical centre in metres, NaN
 where there is nothing. Planar depth is distance · f / √(x² + y² + f²), f = 886.81 px, for the
-ordinary camera. About a third of the scenes were rendered with tilt-shift lenses: the optical
-axis misses the image's centre, or the image plane is tilted, by up to some 13 degrees. So every
-scene is converted with its own matrix M of the second table, which takes (u, v, 1) to a ray
-(u to the right, v upwards, both −1 … 1 from edge to edge). Depth is measured along the normal of
-the image plane: that is what a picture's perspective shows, and with the third row n of M⁻¹ it is
-distance / (|ray| · |n|), the fourth row of the table's own M_proj but for the length of n.
+ordinary camera. Many scenes were rendered with tilt-shift lenses: the optical axis misses the
+image's centre, or the image plane is tilted, in ai_041_008 by 14 degrees. So every scene is
+converted with its own matrix M of the second table, which takes (u, v, 1) to a ray (u to the
+right, v upwards, both −1 … 1 from edge to edge). Depth is measured along the normal of the image
+plane: that is what a picture's perspective shows. With n, the third row of M⁻¹ (the fourth of the
+table's M_proj), it is distance / (|ray| · |n|). No scene is left out.
 """
 
 import csv
@@ -39,7 +39,7 @@ from dav.errors import DavError
 SPLITS = "metadata_images_split_scene_v1.csv"
 CAMERAS = "metadata_camera_parameters.csv"
 HINT = "see the docstring of dav/data/builders/hypersim.py for where each file comes from"
-MATRIX = [[f"M_cam_from_uv_{row}{column}" for column in range(3)] for row in range(3)]
+MATRIX = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
 
 
 def plan(raw):
@@ -83,9 +83,9 @@ def depth_over_distance(shape, matrix):
 def read_matrices(path):
     """M_cam_from_uv of each scene, as nine floats, row by row."""
     matrices = {}
-    for row in _rows(require(path, HINT), ["scene_name", *sum(MATRIX, [])]):
+    for row in _rows(require(path, HINT), ["scene_name", *MATRIX]):
         try:
-            matrix = np.array([float(row[name]) for names in MATRIX for name in names])
+            matrix = np.array([float(row[name]) for name in MATRIX])
             np.linalg.inv(matrix.reshape(3, 3))
         except (TypeError, ValueError) as error:
             raise DavError(f"{path}: no camera matrix for {row['scene_name']} ({error})") from None

@@ -59,8 +59,8 @@ def read_2014(raw, item):
     focal_px, baseline_mm, doffs_px = read_calibration(folder / "calib.txt")
     total_px = disparity_px.astype(np.float64) + doffs_px
     valid = np.isfinite(total_px) & (disparity_px > 0) & (total_px > 0)
-    depth_m = np.divide(baseline_mm / 1000 * focal_px, total_px, where=valid, out=0 * total_px)
-    target = Target(DEPTH_M, np.where(valid, depth_m, 0).astype(np.float32), valid)
+    depth_m = baseline_mm / 1000 * focal_px / np.where(valid, total_px, np.inf)
+    target = Target(DEPTH_M, depth_m.astype(np.float32), valid)
     yield frame_of(scene, folder / "im0.png", folder / name, target)
 
 
