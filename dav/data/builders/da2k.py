@@ -61,9 +61,7 @@ def _pair(image, pair):
     closer = pair["closer_point"]
     if closer not in OTHER:
         raise DavError(f"{image} has the closer_point {closer!r}; it must be point1 or point2")
-    return tuple(
-        tuple(_whole(image, value) for value in pair[key]) for key in (closer, OTHER[closer])
-    )
+    return _point(image, pair[closer]), _point(image, pair[OTHER[closer]])
 
 
 def _point(image, point):

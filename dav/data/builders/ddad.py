@@ -15,10 +15,10 @@ authors' test depth is not public: `test` here is their validation split, 50 sce
 images Depth Anything's table uses is not known; the authors' own evaluation takes all 3,950.
 
 A sample's points, up to 250 m away, are carried by the lidar's pose and the camera's into the
-camera's frame and projected: planar depth in metres, 0.2 % of the pixels of the front camera and
-up to 0.5 % of the others, the rest not valid. The lidars stand elsewhere than the cameras, so at
-edges points behind an object shine through; the car's own body, in the side cameras' view, is not
-masked (the masks that some papers use are not part of the set).
+camera's frame and projected: planar depth in metres; pixels without a point are not valid. The
+lidars stand elsewhere than the cameras, so at edges points behind an object shine through; the
+car's own body, in the side cameras' view, is not masked (the masks that some papers use are not
+part of the set).
 """
 
 import functools
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dav.data.formats import read_bytes, read_npz, reading
+from dav.data.formats import image_size, read_bytes, read_npz, reading
 from dav.data.frames import DEPTH_M, Builder, Target
 from dav.data.layout import require, require_pair
 from dav.data.lidar import project
@@ -63,7 +63,7 @@ def read(raw, item, *, cameras):
 
 
 def _samples(path, cameras):
-    """A scene file's samples: {lidar: its datum, images: [(camera, datum, intrinsics [3, 3]), …]}."""
+    """A scene file's samples: {lidar: datum, images: [(camera, datum, intrinsics [3, 3]), …]}."""
     with reading(path):
         scene = json.loads(read_bytes(path))
         data = {datum["key"]: datum for datum in scene["data"]}
@@ -106,11 +106,12 @@ def _world_points(scene, lidar):
 
 def _frame(scene, camera, image, intrinsics, points_m):
     with reading(scene):
-        path = scene.parent / image["filename"]
-        size = int(image["height"]), int(image["width"])
+        path, claimed = scene.parent / image["filename"], (image["height"], image["width"])
         rotation, origin_m = _pose(image["pose"])
-        depth_m = project((points_m - origin_m) @ rotation, intrinsics, size)
-    require_pair(scene, path, HINT)
+    size = image_size(require_pair(scene, path, HINT))
+    if size != claimed:
+        raise DavError(f"{path} is {size[1]}×{size[0]}, unlike what {scene} says: was it resized?")
+    depth_m = project((points_m - origin_m) @ rotation, intrinsics, size)
     name = f"{scene.parent.name}/{camera}/{path.stem}"
     return frame_of(name, path, scene, Target(DEPTH_M, depth_m, depth_m > 0))
 
@@ -119,14 +120,15 @@ def _pose(pose):
     """A sensor's pose → rotation [3, 3] and origin [3] in metres: world = rotation · point +
     origin."""
     w, x, y, z = (float(pose["rotation"][key]) for key in ("qw", "qx", "qy", "qz"))
+    origin_m = np.array([float(pose["translation"][axis]) for axis in "xyz"])
     norm = w * w + x * x + y * y + z * z
-    if not 0.5 < norm < 2:
-        raise DavError(f"a pose has the quaternion {w, x, y, z}, which is no rotation")
+    if not 0.5 < norm < 2 or not np.isfinite(origin_m).all():
+        raise DavError(f"a pose has the quaternion {w, x, y, z} and the origin {origin_m}")
     vector = np.array([x, y, z])
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     square = w * w - vector @ vector
     rotation = (square * np.eye(3) + 2 * np.outer(vector, vector) + 2 * w * cross) / norm
-    return rotation, np.array([float(pose["translation"][axis]) for axis in "xyz"])
+    return rotation, origin_m
 
 
 BUILDERS = tuple(

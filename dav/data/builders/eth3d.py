@@ -53,7 +53,7 @@ def read(raw, item):
     """One photograph; no depth where the scan has none."""
     scene, stem = item
     image = Path(raw) / scene / "images" / "dslr_images" / f"{stem}.JPG"
-    path = _depth(raw, scene, stem)
+    path = require_pair(image, _depth(raw, scene, stem), HINT)
     depth_m = _read_depth(path, image)
     target = Target(DEPTH_M, depth_m, np.isfinite(depth_m) & (depth_m > 0))
     if not target.valid.any():

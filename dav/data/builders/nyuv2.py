@@ -2,7 +2,7 @@
 
 Source: Silberman et al., "Indoor Segmentation and Support Inference from RGBD Images" (ECCV 2012);
 cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html. Licence: none stated; used for research. Size:
-2.8 GB and, for training, about 4 GB. Below --raw stand, for `test`,
+2.8 GB. Below --raw stand, for `test`,
 
     nyu_depth_v2_labeled.mat     MATLAB v7.3: `images`, `rawDepths`, `depths`, 1449 of 640×480
     splits.mat                   `testNdxs`, 654 numbers that count from 1
@@ -68,7 +68,7 @@ def read(raw, item, *, depths):
     image = read_hdf5(path, "images", item).transpose(2, 1, 0)
     depth_m = read_hdf5(path, depths, item).T.astype(np.float32)
     if image.dtype != np.uint8 or image.shape != (*depth_m.shape, 3):
-        raise DavError(f"{path} has images {image.shape} and {depths} {depth_m.shape}: not {HINT}")
+        raise DavError(f"{path} has images {image.shape} and {depths} {depth_m.shape}, not [H, W]")
     target = Target(DEPTH_M, depth_m, np.isfinite(depth_m) & (depth_m > 0))
     if target.valid.any():
         yield Frame(f"{item:05d}", np.ascontiguousarray(image), target)
