@@ -25,7 +25,7 @@ from dav.errors import ConfigError, DavError
 
 NEAREST_M, FARTHEST_M = 1e-3, 1e4  # a median depth outside is a mistaken unit
 LIKELY_M = (0.2, 200)
-SCALES = (1, 256, 1000, 5000)  # common numbers of steps in a unit
+SCALES = (1, 256, 5000)  # common numbers of steps in a unit
 LARGEST_STEP = 65534
 
 
