@@ -2,6 +2,10 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Readers of the formats in which some data sets ship.
+DATA = ["OpenEXR>=3.3", "h5py>=3.11", "lmdb>=1.5", "scipy>=1.13"]
+BEAM = ["apache-beam>=2.66"]
+
 setup(
     name="dav",
     version="0.1.0",
@@ -27,12 +31,16 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.0",
         "pillow>=11.0",
+        "pyyaml>=6.0",
         "safetensors>=0.6",
         "tensorflow-datasets>=4.9.8",
     ],
     extras_require={
         # The tests against PyTorch; its build for CPUs comes from its own index, before this.
         "parity": ["torch>=2.6", "transformers>=5.0"],
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12"],
+        "data": DATA,
+        "beam": BEAM,
+        "sky": ["torch>=2.6", "transformers>=5.0"],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12", *DATA, *BEAM],
     },
 )

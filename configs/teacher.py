@@ -43,7 +43,7 @@ def mini():
     config.steps = 200
     config.batch = ConfigDict(dict(labelled=8))
     config.optimizer = optimizer(encoder_lr=5e-4, decoder_lr=1e-3, warmup_steps=20)
-    config.data = ConfigDict(dict(root="", labelled=("sample/icl", "sample/tum")))
+    config.data = ConfigDict(dict(root="", raw="", labelled=("sample/icl", "sample/tum")))
     config.evaluation = ConfigDict(
         dict(sets=("sample/icl", "sample/tum", "sample/lab"), split="heldout", max_depth_m=10.0)
     )
@@ -60,9 +60,9 @@ def paper_scale(preset):
     config.steps = EPOCHS * LABELLED_IMAGES // BATCH
     config.batch = ConfigDict(dict(labelled=BATCH))
     config.optimizer = optimizer(encoder_lr=5e-6, decoder_lr=5e-5, warmup_steps=0)
-    config.data = ConfigDict(dict(root="", labelled=LABELLED_SETS))
+    config.data = ConfigDict(dict(root="", raw="", labelled=LABELLED_SETS))
     config.evaluation = ConfigDict(
-        dict(sets=("nyuv2", "kitti", "diode"), split="test", max_depth_m=80.0)
+        dict(sets=("nyuv2", "kitti", "diode/indoor"), split="test", max_depth_m=80.0)
     )
     config.checkpoint_every = 1000
     config.log_every = 50

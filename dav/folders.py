@@ -85,7 +85,9 @@ def identity(config):
 
 def _without_circumstances(plain):
     kept = {name: value for name, value in plain.items() if name not in CIRCUMSTANCES}
-    kept["data"] = {name: value for name, value in plain["data"].items() if name != "root"}
+    kept["data"] = {
+        name: value for name, value in plain["data"].items() if name not in {"root", "raw"}
+    }
     if "teacher" in kept:
         kept["teacher"] = _without_circumstances(kept["teacher"])
     return kept

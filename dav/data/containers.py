@@ -5,16 +5,24 @@ name and what is wrong with it. Iterators raise it where they come upon it.
 """
 
 import gzip
+import importlib.util
+import os
+import select
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import cv2
+import msgpack
 import numpy as np
 
-from dav.data.formats import MAX_RATIO, check_file, needs, reading
+from dav.data.mat5 import parse_mat5
+from dav.data.reading import MAX_RATIO, check_file, needs, reading
 from dav.errors import DavError
 
 TAR_BLOCK = 512
+PATIENCE_S = 120
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # may begin a mov or mp4
 EDITED = 0.9  # edit lists hide a few of the frames that a video's header counts
 
@@ -39,7 +47,7 @@ def read_mat(path, *names):
         if header.startswith(b"MATLAB 7.3"):
             return _read_mat73(path, names)
         if header.startswith(b"MATLAB 5.0"):
-            return _read_mat5(path, names)
+            return parse_mat5(Path(path).read_bytes(), names)
         raise DavError("it is no MATLAB file of version 5 or 7.3")
 
 
@@ -66,19 +74,16 @@ def iterate_tar(path):
 
 
 def lmdb_keys(path):
-    """All keys of an LMDB, in its order: list of bytes."""
-    with reading(path), _open_lmdb(path) as environment, environment.begin() as transaction:
-        return list(transaction.cursor().iternext(keys=True, values=False))
+    """All keys of an LMDB, a folder or a file, in its order: list of bytes."""
+    with reading(path):
+        return [record["key"] for record in _lmdb_records(path, "keys", [])]
 
 
 def iterate_lmdb(path, keys):
     """(key, bytes) of an LMDB for each of `keys`."""
-    with reading(path), _open_lmdb(path) as environment, environment.begin() as transaction:
-        for key in keys:
-            content = transaction.get(key)
-            if content is None:
-                raise DavError(f"it has no key {key!r}")
-            yield key, content
+    with reading(path):
+        for record in _lmdb_records(path, "values", list(keys)):
+            yield record["key"], record["value"]
 
 
 def iterate_video(path, every):
@@ -134,26 +139,6 @@ def _check_storage(dataset):
         raise DavError(f"its {dataset.name!r} claims {claimed} bytes and stores {stored}")
 
 
-def _read_mat5(path, names):
-    try:
-        import scipy.io
-    except ImportError:
-        raise needs("SciPy") from None
-    held = scipy.io.loadmat(path, variable_names=names or None)
-    _require_variables(names, held)
-    return {name: _mat5_value(held[name], name) for name in names}
-
-
-def _mat5_value(value, name):
-    if value.dtype.kind in "biuf":
-        return value
-    if value.dtype.kind == "U":
-        return "".join(value.ravel().tolist())
-    if value.dtype.kind == "O" and all(cell.dtype.kind == "U" for cell in value.ravel()):
-        return ["".join(cell.ravel().tolist()) for cell in value.ravel(order="F")]
-    raise DavError(f"its {name!r} is neither numbers nor text")
-
-
 def _read_mat73(path, names):
     with _h5py().File(path, "r", locking=False) as file:
         _require_variables(names, file)
@@ -185,22 +170,39 @@ def _member(tar, member):
     return content
 
 
-def _open_lmdb(path):
-    try:
-        import lmdb
-    except ImportError:
-        raise needs("lmdb") from None
-    folder = Path(path).is_dir()
-    data = Path(path) / "data.mdb" if folder else Path(path)
-    check_file(data)
-    environment = lmdb.open(str(path), subdir=folder, readonly=True, lock=False, create=False)
-    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if data.stat().st_size < expected:  # reading beyond a file's end kills the process
-        environment.close()
-        raise DavError(
-            f"it holds {data.stat().st_size} of {expected} bytes: a half-finished download?"
-        )
-    return environment
+def _lmdb_records(path, what, keys):
+    """What lmdb_child.py sends; DavError if it says so, dies or falls silent."""
+    check_file(Path(path) / "data.mdb" if Path(path).is_dir() else path)
+    if not importlib.util.find_spec("lmdb"):
+        raise needs("lmdb")
+    program = Path(__file__).with_name("lmdb_child.py")
+    command = [sys.executable, "-P", str(program), str(path), what]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes) as process:
+        try:
+            with process.stdin as wanted:
+                wanted.write(msgpack.packb(keys))
+            for record in _received(process.stdout):
+                if "error" in record:
+                    raise DavError(record["error"])
+                if "done" in record:
+                    return
+                yield record
+        finally:
+            process.kill()
+    raise DavError("it is damaged: its reader died of it")
+
+
+def _received(stream):
+    """The messages of a msgpack stream, as they come."""
+    unpacker = msgpack.Unpacker(max_buffer_size=0)
+    while select.select([stream], [], [], PATIENCE_S)[0]:
+        part = os.read(stream.fileno(), 1 << 20)
+        if not part:
+            return
+        unpacker.feed(part)
+        yield from unpacker
+    raise DavError(f"its reader has been silent for {PATIENCE_S} s: it is damaged, or the disk is")
 
 
 def _check_boxes(path):

@@ -5,80 +5,21 @@ builders' matter. Whatever cannot be read whole raises DavError with the file's 
 wrong with it; sizes that a header claims are held against the file's before anything is allocated.
 """
 
-import contextlib
 import io
 import math
 import re
-import stat
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from dav.data.reading import MAX_RATIO, check_file, kind_of, needs, read_bytes, reading
 from dav.errors import DavError
 
 IMAGES = ("BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 1 << 28  # a picture beyond this is a damaged header
-MAX_RATIO = 1100  # deflate, the commonest compression, never reaches it
 DPT_TAG = 202021.25
-FAILED_DOWNLOADS = {
-    b"<!doctype": "a web page",
-    b"<html": "a web page",
-    b"<?xml": "an XML message",
-    b"version https://git-lfs": "a Git LFS pointer",
-}
-KINDS = {
-    b"\xff\xd8\xff": "a JPEG image",
-    b"\x89PNG": "a PNG image",
-    b"PK\x03\x04": "a zip or npz archive",
-    b"\x1f\x8b": "a gzip file",
-    b"\x89HDF": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x76\x2f\x31\x01": "an OpenEXR image",
-    b"Pf": "a PFM map",
-    b"PF": "a PFM map",
-    b"P5": "a PGM image",
-    b"P6": "a PPM image",
-}
-
-
-@contextlib.contextmanager
-def reading(path):
-    """Whatever goes wrong inside is told as one DavError that names the file."""
-    try:
-        yield
-    except Exception as error:  # readers of foreign bytes raise nearly everything
-        raise DavError(f"cannot read {path}: {_reason(error)}") from None
-
-
-def read_bytes(path):
-    """A regular file's content; refuses what a failed download leaves behind."""
-    check_file(path)
-    content = Path(path).read_bytes()
-    start = content[:64].lstrip().lower()
-    for mark, what in FAILED_DOWNLOADS.items():
-        if start.startswith(mark):
-            raise DavError(f"it is {what}, not data: download it again")
-    return content
-
-
-def check_file(path):
-    """Raises DavError for anything but a regular file with something in it."""
-    status = Path(path).stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise DavError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a file")
-    if not status.st_size:
-        raise DavError("it is empty")
-
-
-def kind_of(content):
-    """What bytes look like, for messages."""
-    for mark, what in KINDS.items():
-        if content.startswith(mark):
-            return what
-    return "of an unknown kind"
 
 
 def read_steps(path):
@@ -166,11 +107,14 @@ def read_exr(path, channel=None):
             low, high = (corner.astype(np.int64) for corner in file.header()["dataWindow"])
             _check_pixels(*(int(size) for size in high - low + 1))
         with OpenEXR.File(str(path), separate_channels=True) as file:
+            if not file.parts:
+                raise DavError("its pixels cannot be decoded: it is truncated or damaged")
             channels = file.channels()
             if channel is None and len(channels) == 1:
                 channel = next(iter(channels))
             if channel not in channels:
-                raise DavError(f"its channels are {', '.join(channels)}; asked for {channel}")
+                known = f"its channels are {', '.join(channels)}"
+                raise DavError(known + (f"; asked for {channel}" if channel else "; name one"))
             pixels = channels[channel].pixels
         if pixels.ndim != 2:
             raise DavError(f"its channel {channel} is {pixels.ndim}-dimensional")
@@ -206,11 +150,6 @@ def read_npz(path, *names):
                 if name not in held:
                     raise DavError(f"it has no array {name!r}; it has {', '.join(held)}")
             return {name: _parse_member(archive, name, len(content)) for name in names or held}
-
-
-def needs(library):
-    """The error for a reader whose library is not installed."""
-    return DavError(f"that takes {library}, which is not installed: pip install 'dav[data]'")
 
 
 def _parse_member(archive, name, archive_bytes):
@@ -306,18 +245,3 @@ def _stretch(content):
     """What decoders multiply the values of a PNG of 1, 2 or 4 bits with: 1, 85 or 17."""
     bits = content[24]
     return 255 // (2**bits - 1) if bits in (2, 4) else 1
-
-
-def _reason(error):
-    if isinstance(error, DavError):
-        return str(error)
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not an image in a known format"
-    if isinstance(error, FileNotFoundError):
-        return "it is missing"
-    if isinstance(error, MemoryError):
-        return "it does not fit into memory"
-    if isinstance(error, EOFError) or "truncated" in str(error).lower():
-        return "it is truncated"
-    said = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return f"it is damaged or unreadable ({said})"

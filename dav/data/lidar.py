@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dav.data.formats import read_bytes, reading
+from dav.data.reading import read_bytes, reading
 from dav.errors import DavError
 
 VELODYNE_BYTES = 16  # float32 x, y, z, reflectance

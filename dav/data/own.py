@@ -112,7 +112,7 @@ def _parse(path):
 def _value(path, key, value):
     try:
         return PARSERS[key](value)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise DavError(f"{path}: {key}: {value!r} {error}") from None
 
 
@@ -127,7 +127,10 @@ def _pattern(value):
 
 def _number(value):
     """YAML takes 1e-3 for text: numbers may come as such."""
-    number = float("nan") if isinstance(value, bool) else float(value)
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (ValueError, TypeError):
+        number = math.nan
     if not math.isfinite(number):
         raise ValueError("is not a number")
     return number
@@ -145,7 +148,7 @@ def _unit(value):
         return value
     try:
         return _positive(value)
-    except (ValueError, TypeError):
+    except ValueError:
         raise ValueError(f"is not mm, cm, m, a number of metres, or {UP_TO_SCALE}") from None
 
 

@@ -46,11 +46,11 @@ def find_rows(raw, description):
 
 def name_rows(rows):
     """A unique id for each: its image's path without suffix, with it where two would share one."""
-    stems = Counter(os.path.splitext(row.image)[0] for row in rows)
+    stems = [os.path.splitext(row.image)[0] for row in rows]
+    counts, images = Counter(stems), {row.image for row in rows}
     return [
-        row.image if stems[stem] > 1 else stem
-        for row in rows
-        for stem in [os.path.splitext(row.image)[0]]
+        row.image if counts[stem] > 1 or stem in images else stem
+        for row, stem in zip(rows, stems, strict=True)
     ]
 
 
@@ -69,13 +69,11 @@ def match(pattern, path):
 
 def fill(pattern, parts):
     """The path in which the wildcards of a glob stand for `parts`: the inverse of match."""
-    parts = iter(parts)
-    texts = (next(parts) if _is_wild(token) else token for token in _tokens(pattern))
-    wild = [token for token in _tokens(pattern)]
-    return "".join(
-        text + "/" if token == "**/" and text else text
-        for token, text in zip(wild, texts, strict=True)
-    )
+    parts, path = iter(parts), ""
+    for token in _tokens(pattern):
+        text = next(parts) if _is_wild(token) else token
+        path += text + "/" if token == "**/" and text else text
+    return path
 
 
 def _by_patterns(raw, description):
@@ -205,8 +203,11 @@ def _check_header(header):
             raise DavError(f"column {name} stands there twice")
     if "image" not in header:
         raise DavError(f"it has no column image; its first line should name {', '.join(COLUMNS)}")
-    if {"depth", "disparity"} <= set(header):
+    maps = {"depth", "disparity"} & set(header)
+    if len(maps) == 2:
         raise DavError("it has the columns depth and disparity; keep one")
+    if not maps and {"mask", "sky"} & set(header):
+        raise DavError("it has mask or sky, but neither depth nor disparity")
 
 
 def _table_row(raw, where, cells, kind):

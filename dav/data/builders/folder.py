@@ -25,7 +25,7 @@ from dav.errors import ConfigError, DavError
 
 NEAREST_M, FARTHEST_M = 1e-3, 1e4  # a median depth outside is a mistaken unit
 LIKELY_M = (0.2, 200)
-SCALES = (1, 256, 1000, 5000)  # common numbers of steps in a unit
+SCALES = (1, 256, 5000)  # common numbers of steps in a unit
 LARGEST_STEP = 65534
 
 
@@ -85,6 +85,7 @@ def target_of(values, description, quantity, path, *, mask=None, sky=None):
         )
     valid = _valid(values, description)
     valid = valid if mask is None else valid & mask
+    valid = valid if sky is None else valid & ~sky
     if whole and values[valid].size and values[valid].max() == 65535:
         raise DavError(
             f"{path} has pixels of 65535, the end of 16 bits: add it to {FILE} (invalid: 65535)"
@@ -149,12 +150,11 @@ def _check_unit(median, step_m, path, description):
     """Raises DavError, with likelier units, if the median depth cannot be true."""
     if NEAREST_M <= median * step_m <= FARTHEST_M:
         return
-    likely = [
-        f"unit: {unit}{f' with scale: {scale}' if scale > 1 else ''} gives {median * m / scale:.3g} m"
-        for unit, m in UNITS_M.items()
-        for scale in (SCALES if unit == "m" else SCALES[:1])
-        if LIKELY_M[0] <= median * m / scale <= LIKELY_M[1]
-    ]
+    likely = []
+    for unit, scale in [("mm", 1), ("cm", 1), *(("m", scale) for scale in SCALES)]:
+        depth_m = median * UNITS_M[unit] / scale
+        if LIKELY_M[0] <= depth_m <= LIKELY_M[1]:
+            likely.append(f"unit: {unit} with scale: {scale} gives {depth_m:.3g} m")
     said = f"unit: {description.unit}, scale: {description.scale:g}"
     raise DavError(
         f"{path}: with {said} of {description.path} its median depth is {median * step_m:.3g} m, "

@@ -1,0 +1,152 @@
+"""Real processes that are killed, disturbed or run out of disk while they prepare."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+SCRIPT = Path(__file__).with_name("prepare_tiny.py")
+ROOT = Path(__file__).parent.parent.parent
+PATH = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | PATH,
+    )
+
+
+def finish(*arguments):
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def contents(folder):
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def children_of(pid):
+    """The worker processes of a process."""
+    done = subprocess.run(
+        ["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if "spawn_main" in line]
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state not in "ZX"
+
+
+def test_ten_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path):
+    raw = tiny.write_pictures(tmp_path / "raw", 96)
+    (raw / "0090.jpg").write_bytes((raw / "0001.jpg").read_bytes())
+    (raw / "0050.jpg").write_bytes(b"broken")
+    arguments = ("tiny/slow", f"--raw={raw}", "--processes=2")
+    code, _, err = finish(*arguments, f"--out={tmp_path / 'whole'}")
+    assert code == 0, err
+    rng = random.Random(7)
+    kills, orphans, seen = 0, [], set()
+    while kills < 10:
+        process = start(*arguments, f"--out={tmp_path / 'out'}")
+        time.sleep(0.6 + rng.random() * 0.8)
+        if process.poll() is not None:
+            break
+        orphans += children_of(process.pid)
+        process.kill()
+        process.communicate()
+        kills += 1
+        seen.add(len(list((tmp_path / "out/tiny/slow/1.0.0.incomplete/parts").glob("*.json"))))
+    assert kills >= 5 and len(seen) > 2, "the kills must come at different moments of the work"
+    code, out, err = finish(*arguments, f"--out={tmp_path / 'out'}")
+    assert code == 0, err
+    assert "94 (1 skipped, 1 duplicates" in out
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, orphans)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in orphans if is_alive(pid)]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_on_request_it_says_how_to_go_on(tmp_path, signal_number):
+    raw = tiny.write_pictures(tmp_path / "raw", 60)
+    arguments = ("tiny/slow", f"--raw={raw}", "--processes=2", f"--out={tmp_path / 'out'}")
+    process = start(*arguments)
+    time.sleep(1.5)
+    process.send_signal(signal_number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 75 and "the same command continues" in err
+    assert "Traceback" not in err
+    assert finish(*arguments)[0] == 0
+
+
+def test_a_second_process_is_told_to_wait(tmp_path):
+    raw = tiny.write_pictures(tmp_path / "raw", 60)
+    arguments = ("tiny/slow", f"--raw={raw}", "--processes=1", f"--out={tmp_path / 'out'}")
+    first = start(*arguments)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "out/tiny/slow/1.0.0.incomplete").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    code, _, err = finish(*arguments)
+    assert code == 1 and "another process is preparing tiny/slow" in err
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_leaves_nothing_that_counts_as_done(tmp_path, processes):
+    raw = tiny.write_pictures(tmp_path / "raw", 60, size=(400, 500))
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        arguments = ("tiny", f"--raw={raw}", f"--processes={processes}", f"--out={small}")
+        code, _, err = finish(*arguments)
+        assert code == 1 and "no space left" in err and "Traceback" not in err
+        assert not list(small.rglob("*.tmp")) and not (small / "tiny/1.0.0").exists()
+        subprocess.run(["mount", "-o", "remount,size=40m", small], check=True)
+        assert finish(*arguments)[0] == 0
+        assert finish("tiny", f"--raw={raw}", f"--out={tmp_path / 'whole'}")[0] == 0
+        assert contents(small) == contents(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_killed_worker_is_one_clear_message(tmp_path):
+    raw = tiny.write_pictures(tmp_path / "raw", 60)
+    arguments = ("tiny/slow", f"--raw={raw}", "--processes=2", f"--out={tmp_path / 'out'}")
+    process = start(*arguments)
+    deadline = time.monotonic() + 20
+    while not list((tmp_path / "out/tiny/slow").glob("*/parts/*.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    victims = children_of(process.pid)
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    assert victims and process.returncode == 1
+    assert "a worker process was killed" in err and "Traceback" not in err
+    assert finish(*arguments)[0] == 0
