@@ -65,13 +65,13 @@ def read(raw, item, *, depths):
         yield from read_pair(raw, item)
         return
     path = Path(raw) / LABELLED
-    image = read_hdf5(path, "images", item).transpose(2, 1, 0)
-    depth_m = read_hdf5(path, depths, item).T.astype(np.float32)
-    if image.dtype != np.uint8 or image.shape != (*depth_m.shape, 3):
-        raise DavError(f"{path} has images {image.shape} and {depths} {depth_m.shape}, not [H, W]")
+    image, depth_m = (read_hdf5(path, name, item) for name in ("images", depths))
+    if image.dtype != np.uint8 or image.shape != (3, *depth_m.shape):
+        raise DavError(f"{path} has images {image.shape} with {depths} {depth_m.shape}: damaged?")
+    image, depth_m = np.ascontiguousarray(image.T), depth_m.T.astype(np.float32)
     target = Target(DEPTH_M, depth_m, np.isfinite(depth_m) & (depth_m > 0))
     if target.valid.any():
-        yield Frame(f"{item:05d}", np.ascontiguousarray(image), target)
+        yield Frame(f"{item:05d}", image, target)
     else:
         yield Skipped(f"{item:05d}", f"its {depths} have no valid pixel")
 
