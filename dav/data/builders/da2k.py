@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dav.data.formats import IMAGES, read_bytes, reading
+from dav.data.formats import IMAGES
 from dav.data.frames import Builder, Frame, Pairs
 from dav.data.layout import require, require_pair
 from dav.data.pairing import ORIENTATION
+from dav.data.reading import read_bytes, reading
 from dav.errors import DavError
 
 HINT = "unpack DA-2K.zip (huggingface.co/datasets/depth-anything/DA-2K) here"

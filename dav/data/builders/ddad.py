@@ -27,11 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dav.data.formats import image_size, read_bytes, read_npz, reading
-from dav.data.frames import DEPTH_M, Builder, Target
+from dav.data.formats import image_size, read_npz
+from dav.data.frames import DEPTH_M, Builder, Skipped, Target
 from dav.data.layout import require, require_pair
 from dav.data.lidar import project
 from dav.data.pairing import frame_of
+from dav.data.reading import read_bytes, reading
 from dav.errors import DavError
 
 VALIDATION = "1"
@@ -113,6 +114,8 @@ def _frame(scene, camera, image, intrinsics, points_m):
         raise DavError(f"{path} is {size[1]}×{size[0]}, unlike what {scene} says: was it resized?")
     depth_m = project((points_m - origin_m) @ rotation, intrinsics, size)
     name = f"{scene.parent.name}/{camera}/{path.stem}"
+    if not depth_m.any():
+        return Skipped(name, "no lidar point falls into its view")
     return frame_of(name, path, scene, Target(DEPTH_M, depth_m, depth_m > 0))
 
 

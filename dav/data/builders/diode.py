@@ -9,8 +9,9 @@ diode-dataset.org. Licence: MIT. Size: 2.6 GB, val.tar.gz. Below --raw stand
 
 (`indoors` is plural, `outdoor` is not.) A pixel is valid where the mask says so and its depth is
 finite and > 0. Edges have artefacts that the mask does not exclude, and outdoor scans returns from
-the sky at up to 350 m; the files are taken as they are. The authors do not say whether depth is
-measured along the ray or along the camera's axis; it is used as planar depth, as all readers do.
+the sky at up to 350 m; the files are taken as they are. Images and depth are crops of panoramic
+scans by a computed camera (fx 886.81, fy 927.06, cx 512, cy 384). Whether that depth runs along the
+ray or the camera's axis the authors do not write; it is used as planar depth, like everywhere.
 
 Depth Anything's "DIODE" agrees with the 325 indoor images. The test part's depth is not public:
 `test` here is the validation part.

@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from dav.data.counts import require_count
-from dav.data.formats import image_size, read_bytes, read_float32, reading
+from dav.data.formats import image_size, read_float32
 from dav.data.frames import DEPTH_M, Builder, Frame, Skipped, Target
 from dav.data.layout import require, require_pair, require_some
+from dav.data.reading import read_bytes, reading
 from dav.errors import DavError
 
 PHOTOGRAPHS = {  # by scene

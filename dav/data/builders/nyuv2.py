@@ -32,10 +32,11 @@ import numpy as np
 
 from dav.data.containers import read_hdf5, read_mat
 from dav.data.counts import require_count
-from dav.data.formats import read_bytes, read_steps, reading
+from dav.data.formats import read_steps
 from dav.data.frames import DEPTH_M, Builder, Frame, Skipped, Target
 from dav.data.layout import require, require_pair, require_some
 from dav.data.pairing import depth_in_steps, frame_of
+from dav.data.reading import read_bytes, reading
 from dav.errors import DavError
 
 LABELLED = "nyu_depth_v2_labeled.mat"

@@ -125,7 +125,7 @@ def test_all_six_cameras_each_with_its_own_pose(raw):
 
 def test_a_camera_without_points_is_skipped(raw):
     entries = [entry for item in SURROUND.plan(raw)["test"] for entry in SURROUND.read(raw, item)]
-    assert entries[11].id == "000151/CAMERA_09/1" and "no valid pixel" in entries[11].reason
+    assert entries[11].id == "000151/CAMERA_09/1" and "no lidar point" in entries[11].reason
 
 
 def test_also_below_ddad_train_val(raw, tmp_path_factory):
