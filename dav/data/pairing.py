@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dav.data.formats import IMAGES, image_size, read_bytes, reading
+from dav.data.formats import IMAGES, image_size
 from dav.data.frames import DEPTH_M, Frame, Skipped, Target
+from dav.data.reading import read_bytes, reading
 from dav.errors import DavError
 
 ORIENTATION = 0x0112  # EXIF; 5 to 8 exchange rows and columns
@@ -35,16 +36,13 @@ def frame_of(name, image_path, map_path, target):
 
 
 def check_size(map_path, shape, image_path):
-    """Raises DavError unless a map of this shape has the size of its image, seen upright."""
+    """Raises DavError unless a map of this shape has its image's size, as stored or upright."""
     height, width = image_size(image_path)
     with reading(image_path), Image.open(image_path, formats=IMAGES) as image:
         turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    upright = (width, height) if turned else (height, width)
-    if shape == upright:
+    if shape == (height, width) or (turned and shape == (width, height)):
         return
-    told = f"{map_path} is {shape[1]}×{shape[0]}, its image {image_path} is {width}×{height}"
-    if turned:
-        told += " and turned upright by its EXIF orientation: maps must stand upright too"
-    else:
-        told += ": they do not belong together, or one was resized"
-    raise DavError(told)
+    raise DavError(
+        f"{map_path} is {shape[1]}×{shape[0]}, its image {image_path} is {width}×{height}: they "
+        "do not belong together, or one was resized"
+    )

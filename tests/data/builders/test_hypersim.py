@@ -11,8 +11,7 @@ from dav.errors import DavError
 h5py = pytest.importorskip("h5py")
 (BUILDER,) = hypersim.BUILDERS
 SPLIT_HEADER = (
-    "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,"
-    "split_partition_name"
+    "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name"
 )
 # Rows of the published table: M_cam_from_uv, and the fourth row of M_proj.
 ORDINARY = np.array([[0.5773502886169104, 0, 0], [0, 0.4330127164626828, 0], [0, 0, -1.0]])

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from raw_files import build, ramp, stored, stored_disparity, write_image, write_steps
+from raw_files import ramp, stored, stored_disparity, write_image, write_steps
 
 from dav.data.builders import virtual_kitti2
 from dav.errors import DavError
