@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dav.data.frames import DEPTH, DEPTH_M, DISPARITY
 from dav.errors import DavError
+from dav.files import checksum
 
 FILE = "dataset.yaml"
 UP_TO_SCALE = "up_to_scale"
@@ -55,6 +56,11 @@ def read_description(raw):
     description = Description(path=str(path), given=tuple(entries), **values)
     _check_together(description)
     return description
+
+
+def digest(raw):
+    """Of what dataset.yaml says: a build that was begun with another must not be continued."""
+    return checksum(Path(raw) / FILE)[:16]
 
 
 def quantity_of(description, kind):

@@ -8,8 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dav.data.formats import reading
 from dav.data.own import kind_of, quantity_of
+from dav.data.reading import reading
 from dav.errors import DavError
 from dav.files import IMAGE_SUFFIXES, walk
 

@@ -3,7 +3,7 @@
 `folder/NAME` for any NAME. There is nothing to download; what the folder may hold and how its
 dataset.yaml describes it stands in docs/own_data.md. Without one, every image below --raw is taken,
 unlabelled. Units, scale and invalid values are the owner's to say; 0, negative values, NaN and inf
-are never valid. Maps belong to images as these are seen upright.
+are never valid.
 """
 
 import io
@@ -15,12 +15,12 @@ from PIL import Image
 
 from dav.data import formats
 from dav.data.containers import read_hdf5
-from dav.data.formats import read_bytes, reading
 from dav.data.frames import DEPTH_M, DISPARITY, Builder, Frame, Skipped, Target
 from dav.data.framing import check_size, frame_of
 from dav.data.layout import require
-from dav.data.own import FILE, UNITS_M, quantity_of, read_description, step_of
+from dav.data.own import FILE, UNITS_M, digest, quantity_of, read_description, step_of
 from dav.data.own_rows import Row, find_rows, name_rows
+from dav.data.reading import read_bytes, reading
 from dav.errors import ConfigError, DavError
 
 NEAREST_M, FARTHEST_M = 1e-3, 1e4  # a median depth outside is a mistaken unit
@@ -39,20 +39,21 @@ def make(name):
 
 
 def plan(raw):
-    """(id, image, kind, map, mask, sky) by split, images in natural order or that of the table."""
+    """(id, image, kind, map, mask, sky, digest of dataset.yaml) by split, images in natural order
+    or that of the table."""
     require(raw, "the folder with your images, and dataset.yaml if they have maps")
     splits = find_rows(raw, read_description(raw))
     rows = [row for rows in splits.values() for row in rows]
-    names = iter(name_rows(rows))
+    names, said = iter(name_rows(rows)), digest(raw)
     return {
-        split: [(next(names), r.image, r.kind, r.map, r.mask, r.sky) for r in rows]
+        split: [(next(names), r.image, r.kind, r.map, r.mask, r.sky, said) for r in rows]
         for split, rows in splits.items()
     }
 
 
 def read(raw, item):
     """One image, with its map if it has one."""
-    name, row = item[0], Row(*item[1:])
+    name, row = item[0], Row(*item[1:-1])
     description = read_description(raw)
     if row.kind:
         yield _labelled(Path(raw), name, row, description)
@@ -107,12 +108,19 @@ def _labelled(raw, name, row, description):
     for kind in ("mask", "sky"):
         if getattr(row, kind):
             masks[kind] = read_map(raw / getattr(row, kind)) != 0
-            check_size(raw / getattr(row, kind), masks[kind].shape, raw / row.image)
-    check_size(path, values.shape, raw / row.image)
+            _check_mask(raw / getattr(row, kind), masks[kind].shape, path, values.shape)
     target = target_of(values, description, quantity_of(description, row.kind), path, **masks)
+    check_size(path, values.shape, raw / row.image)
     if not target.valid.any():
         return Skipped(name, f"{row.map} has no valid pixel ({_range(values)})")
     return frame_of(name, raw / row.image, path, target)
+
+
+def _check_mask(mask_path, shape, path, wanted):
+    if shape != wanted:
+        raise DavError(
+            f"{mask_path} is {shape[1]}×{shape[0]}, the map {path} {wanted[1]}×{wanted[0]}"
+        )
 
 
 def _unlabelled(path, name, *, described):

@@ -30,10 +30,10 @@ from pathlib import Path
 import numpy as np
 
 from dav.data.containers import read_hdf5
-from dav.data.formats import reading
 from dav.data.frames import DEPTH_M, Builder, Target
 from dav.data.framing import frame_of
 from dav.data.layout import require, require_pair
+from dav.data.reading import reading
 from dav.errors import DavError
 
 SPLITS = "metadata_images_split_scene_v1.csv"

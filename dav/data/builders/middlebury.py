@@ -26,10 +26,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dav.data.formats import read_pfm, read_steps, reading
+from dav.data.formats import read_pfm, read_steps
 from dav.data.frames import DEPTH_M, DISPARITY, Builder, Target
 from dav.data.framing import frame_of
 from dav.data.layout import require, require_pair
+from dav.data.reading import reading
 from dav.errors import DavError
 
 HINT_2014 = "unpack scenes of Middlebury 2014, or MiddEval3's data and GT0 archives, here"

@@ -20,10 +20,11 @@ both as they are. That blurs supervision at edges; do not take figures at edges 
 import re
 from pathlib import Path
 
-from dav.data.formats import read_steps, reading
+from dav.data.formats import read_steps
 from dav.data.frames import Builder
 from dav.data.framing import depth_in_steps, frame_of
 from dav.data.layout import require, require_pair, require_some
+from dav.data.reading import reading
 from dav.errors import DavError
 
 HINT = "unpack scenes of 7-Scenes here, and in each the archives seq-XX.zip"

@@ -17,10 +17,11 @@ end in `validation`, held back for SLAM, are `val`, all others `train`.
 from bisect import bisect_left, bisect_right
 from pathlib import Path
 
-from dav.data.formats import read_steps, reading
+from dav.data.formats import read_steps
 from dav.data.frames import Builder
 from dav.data.framing import depth_in_steps, frame_of
 from dav.data.layout import require, require_pair, require_some
+from dav.data.reading import reading
 from dav.errors import DavError
 
 HINT = "unpack sequences of the TUM RGB-D benchmark (rgbd_dataset_….tgz) here"

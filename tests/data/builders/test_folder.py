@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from raw_files import build, ramp, stored, stored_disparity, write_image, write_steps
 
 from dav.data.builders import folder
@@ -394,7 +395,7 @@ def test_maps_that_are_none_are_refused(tmp_path, name, write, told):
 def test_masks_of_another_size_are_refused(pairs):
     for number in (1, 2, 10):
         write_steps(pairs / f"mask/frame_{number}.png", np.ones((8, 6), np.uint8))
-    with pytest.raises(DavError, match=r"mask/frame_1\.png is 6×8"):
+    with pytest.raises(DavError, match=r"mask/frame_1\.png is 6×8, the map .* 8×6"):
         build(BUILDER, describe(pairs, PAIRS + "mask: mask/*.png"))
 
 
@@ -420,20 +421,25 @@ def test_an_impossible_unit_is_refused_with_likelier_ones(pairs, unit, first, li
         build(BUILDER, describe(pairs, PAIRS.replace("mm", unit)))
 
 
-def test_maps_stand_upright_as_their_images_are_seen(tmp_path):
-    """EXIF turns the image; a map as the image is stored would lie on its side."""
-    from PIL import Image
-
+def test_maps_of_turned_images_stand_upright_or_as_stored(tmp_path):
+    """A size that is neither is refused; which of the two it is, preparing tells by the size."""
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / "rgb").mkdir()
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "rgb/a.jpg", exif=exif)
     describe(tmp_path, PAIRS.replace("rgb/*.png", "rgb/*.jpg"))
-    write_steps(tmp_path / "depth/a.png", ramp((8, 6)))
-    assert isinstance(build(BUILDER, tmp_path)["train"][0], Frame)
-    write_steps(tmp_path / "depth/a.png", ramp((6, 8)))
-    with pytest.raises(DavError, match="EXIF orientation: maps must stand upright"):
+    for size in ((8, 6), (6, 8)):
+        write_steps(tmp_path / "depth/a.png", ramp(size))
+        assert isinstance(build(BUILDER, tmp_path)["train"][0], Frame)
+    write_steps(tmp_path / "depth/a.png", ramp((6, 6)))
+    with pytest.raises(DavError, match=r"a\.png is 6×6, its image .*a\.jpg is 8×6"):
         build(BUILDER, tmp_path)
+
+
+def test_another_description_is_another_plan(pairs):
+    """A build that was begun with one unit must not go on with another."""
+    before = BUILDER.plan(pairs)
+    assert BUILDER.plan(describe(pairs, PAIRS.replace("mm", "cm"))) != before
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged TIFFs
