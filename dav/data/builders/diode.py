@@ -11,7 +11,7 @@ diode-dataset.org. Licence: MIT. Size: 2.6 GB, val.tar.gz. Below --raw stand
 finite and > 0. Edges have artefacts that the mask does not exclude, and outdoor scans returns from
 the sky at up to 350 m; the files are taken as they are. Images and depth are crops of panoramic
 scans by a computed camera (fx 886.81, fy 927.06, cx 512, cy 384). Whether that depth runs along the
-ray or the camera's axis the authors do not write; it is used as planar depth, like everywhere.
+ray or the camera's axis the authors do not write; it is used as planar depth.
 
 Depth Anything's "DIODE" agrees with the 325 indoor images. The test part's depth is not public:
 `test` here is the validation part.
