@@ -3,7 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # Readers of the formats in which some data sets ship.
-DATA = ["OpenEXR>=3.3", "h5py>=3.11", "lmdb>=1.5", "scipy>=1.13"]
+DATA = ["OpenEXR>=3.4", "h5py>=3.11", "lmdb>=1.4.1"]
 BEAM = ["apache-beam>=2.66"]
 
 setup(
@@ -41,6 +41,6 @@ setup(
         "data": DATA,
         "beam": BEAM,
         "sky": ["torch>=2.6", "transformers>=5.0"],
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12", *DATA, *BEAM],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12", "scipy>=1.13", *DATA, *BEAM],
     },
 )

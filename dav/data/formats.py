@@ -30,8 +30,6 @@ def read_steps(path):
             return _parse_pgm(content)
         image = _decode_image(content)
         values = np.asarray(image)
-        if image.format == "PNG" and image.mode == "I":  # Pillow's mode for 16 bits before 11
-            values = values.astype(np.uint16)
         if values.ndim != 2 or image.mode == "P" or values.dtype.kind not in "bu":
             raise DavError(f"it is not a grey image of whole numbers (its mode is {image.mode})")
         values = values.astype(np.uint16 if values.dtype.itemsize > 1 else np.uint8)

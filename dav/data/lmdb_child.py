@@ -1,10 +1,11 @@
 """Reads an LMDB in a process of its own: its library aborts the process over damaged pages.
 
-The program: arguments path and "keys" or "values"; on its input, for values, a msgpack list of
-keys. On its output a msgpack stream of one kind of map each: {"key": …, "value": …}, {"error": …},
-and at the end {"done": True}. It imports nothing of dav.
+The program: arguments path and "keys" or "values"; on its input, for values, a msgpack list of the
+first key and how many to read from there. On its output a msgpack stream of one kind of map each:
+{"key": …, "value": …}, {"error": …}, and at the end {"done": True}. It imports nothing of dav.
 """
 
+import itertools
 import os
 import sys
 
@@ -38,12 +39,20 @@ def _records(lmdb, path, what, wanted):
             if what == "keys":
                 yield from _keys(transaction, statistics["entries"])
                 return
-            for key in wanted:
-                value = transaction.get(key)
-                if value is None:
-                    yield {"error": f"it has no key {key!r}"}
-                    return
-                yield {"key": key, "value": value}
+            yield from _values(transaction, *wanted)
+
+
+def _values(transaction, first, count):
+    cursor = transaction.cursor()
+    if not (cursor.set_key(first) if first else cursor.first()):
+        yield {"error": f"it has no key {first!r}"}
+        return
+    found = 0
+    for key, value in itertools.islice(cursor.iternext(), count):
+        found += 1
+        yield {"key": key, "value": value}
+    if found < count:
+        yield {"error": f"it has {found} entries from {first!r} on, not {count}"}
 
 
 def _keys(transaction, entries):

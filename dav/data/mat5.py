@@ -77,12 +77,12 @@ def _matrix(body, order):
 def _value(parts, flags, shape, name, order):
     if flags & 0xFF == CELL:
         return [_cell(body, name, order) for _, body in _counted(parts, math.prod(shape), name)]
+    if (flags & 0xFF != CHAR and flags & 0xFF not in CLASSES) or flags & COMPLEX:
+        raise DavError(f"its {name!r} is neither numbers nor text")
     ((kind, data),) = _counted(parts, 1, name) if math.prod(shape) else [(2, b"")]
     values = np.frombuffer(data, order + STORED[kind])
     if flags & 0xFF == CHAR:
         return _text(kind, data, values, order)
-    if flags & 0xFF not in CLASSES or flags & COMPLEX:
-        raise DavError(f"its {name!r} is neither numbers nor text")
     if values.size != math.prod(shape):
         raise DavError(f"its {name!r} should be of {shape} and holds {values.size} numbers")
     return values.astype(CLASSES[flags & 0xFF]).reshape(shape, order="F")

@@ -96,6 +96,7 @@ def test_steps_refuse_colour_floats_and_palettes(tmp_path, fails):
         fails(formats.read_steps, file.getvalue(), "not a grey image.*F")
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it then raises
 def test_images_cut_short_are_errors_not_grey_pictures(fails):
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     for suffix in (".png", ".jpg", ".bmp", ".tiff", ".webp", ".ppm"):
@@ -196,8 +197,8 @@ def test_exr_channels_by_name(tmp_path, kind):
 def test_exr_cut_short_or_absurd(tmp_path, fails):
     write_exr(tmp_path / "map.exr", R=np.random.default_rng(0).random((64, 40), np.float32))
     content = (tmp_path / "map.exr").read_bytes()
-    fails(formats.read_exr, content[:-20], "cannot be decoded")
-    fails(formats.read_exr, content[: len(content) // 2], "cannot be decoded")
+    fails(formats.read_exr, content[:-20], "cannot be decoded|scanline")
+    fails(formats.read_exr, content[: len(content) // 2], "cannot be decoded|scanline")
     window = struct.pack("<iiii", 0, 0, 39, 63)
     huge = content.replace(window, struct.pack("<iiii", 0, 0, 1 << 24, 1 << 24))
     fails(formats.read_exr, huge, "claims 16777217 × 16777217 pixels")

@@ -46,6 +46,14 @@ def children_of(pid):
     return [int(line.split()[0]) for line in lines if "spawn_main" in line]
 
 
+def wait_for(process, arrived):
+    """Until arrived(); the process must still be at work then."""
+    deadline = time.monotonic() + 30
+    while not arrived():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def is_alive(pid):
     try:
         os.kill(pid, 0)
@@ -62,19 +70,17 @@ def test_ten_kills_leave_the_bytes_of_an_undisturbed_run(tmp_path):
     arguments = ("tiny/slow", f"--raw={raw}", "--processes=2")
     code, _, err = finish(*arguments, f"--out={tmp_path / 'whole'}")
     assert code == 0, err
-    rng = random.Random(7)
-    kills, orphans, seen = 0, [], set()
-    while kills < 10:
+    parts = tmp_path / "out/tiny/slow/1.0.0.incomplete/parts"
+    rng, orphans, seen = random.Random(7), [], []
+    for kill in range(10):
         process = start(*arguments, f"--out={tmp_path / 'out'}")
-        time.sleep(0.6 + rng.random() * 0.8)
-        if process.poll() is not None:
-            break
+        wait_for(process, lambda least=2 * kill: len(list(parts.glob("*.json"))) >= least)
+        time.sleep(rng.random() * 0.1)
         orphans += children_of(process.pid)
         process.kill()
         process.communicate()
-        kills += 1
-        seen.add(len(list((tmp_path / "out/tiny/slow/1.0.0.incomplete/parts").glob("*.json"))))
-    assert kills >= 5 and len(seen) > 2, "the kills must come at different moments of the work"
+        seen.append(len(list(parts.glob("*.json"))))
+    assert len(set(seen)) > 5, "the kills must come at different moments of the work"
     code, out, err = finish(*arguments, f"--out={tmp_path / 'out'}")
     assert code == 0, err
     assert "94 (1 skipped, 1 duplicates" in out
@@ -90,7 +96,7 @@ def test_stopped_on_request_it_says_how_to_go_on(tmp_path, signal_number):
     raw = tiny.write_pictures(tmp_path / "raw", 60)
     arguments = ("tiny/slow", f"--raw={raw}", "--processes=2", f"--out={tmp_path / 'out'}")
     process = start(*arguments)
-    time.sleep(1.5)
+    wait_for(process, lambda: list((tmp_path / "out").rglob("parts/*.json")))
     process.send_signal(signal_number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 75 and "the same command continues" in err
@@ -102,10 +108,7 @@ def test_a_second_process_is_told_to_wait(tmp_path):
     raw = tiny.write_pictures(tmp_path / "raw", 60)
     arguments = ("tiny/slow", f"--raw={raw}", "--processes=1", f"--out={tmp_path / 'out'}")
     first = start(*arguments)
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "out/tiny/slow/1.0.0.incomplete").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(first, (tmp_path / "out/tiny/slow/1.0.0.incomplete").exists)
     code, _, err = finish(*arguments)
     assert code == 1 and "another process is preparing tiny/slow" in err
     first.communicate(timeout=60)
@@ -139,10 +142,7 @@ def test_a_killed_worker_is_one_clear_message(tmp_path):
     raw = tiny.write_pictures(tmp_path / "raw", 60)
     arguments = ("tiny/slow", f"--raw={raw}", "--processes=2", f"--out={tmp_path / 'out'}")
     process = start(*arguments)
-    deadline = time.monotonic() + 20
-    while not list((tmp_path / "out/tiny/slow").glob("*/parts/*.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(process, lambda: list((tmp_path / "out").rglob("parts/*.json")))
     victims = children_of(process.pid)
     for pid in victims:
         os.kill(pid, signal.SIGKILL)

@@ -16,10 +16,10 @@ from PIL import Image
 from dav.data import formats
 from dav.data.containers import read_hdf5
 from dav.data.frames import DEPTH_M, DISPARITY, Builder, Frame, Skipped, Target
+from dav.data.framing import check_size, frame_of
 from dav.data.layout import require
 from dav.data.own import FILE, UNITS_M, digest, quantity_of, read_description, step_of
 from dav.data.own_rows import Row, find_rows, name_rows
-from dav.data.pairing import check_size, frame_of
 from dav.data.reading import read_bytes, reading
 from dav.errors import ConfigError, DavError
 

@@ -31,8 +31,8 @@ import numpy as np
 
 from dav.data.containers import read_hdf5
 from dav.data.frames import DEPTH_M, Builder, Target
+from dav.data.framing import frame_of
 from dav.data.layout import require, require_pair
-from dav.data.pairing import frame_of
 from dav.data.reading import reading
 from dav.errors import DavError
 

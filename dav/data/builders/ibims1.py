@@ -19,8 +19,8 @@ from pathlib import Path
 
 from dav.data.formats import read_steps
 from dav.data.frames import Builder
+from dav.data.framing import depth_in_steps, frame_of
 from dav.data.layout import require, require_pair
-from dav.data.pairing import depth_in_steps, frame_of
 from dav.errors import DavError
 
 HINT = "download ibims1_core_raw.zip and imagelist.txt of iBims-1, and unzip here"

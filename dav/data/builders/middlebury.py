@@ -28,8 +28,8 @@ import numpy as np
 
 from dav.data.formats import read_pfm, read_steps
 from dav.data.frames import DEPTH_M, DISPARITY, Builder, Target
+from dav.data.framing import frame_of
 from dav.data.layout import require, require_pair
-from dav.data.pairing import frame_of
 from dav.data.reading import reading
 from dav.errors import DavError
 

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from dav.data.formats import read_steps
 from dav.data.frames import Builder
+from dav.data.framing import depth_in_steps, frame_of
 from dav.data.layout import require, require_pair, require_some
-from dav.data.pairing import depth_in_steps, frame_of
 from dav.data.reading import reading
 from dav.errors import DavError
 

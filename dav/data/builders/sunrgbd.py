@@ -24,8 +24,8 @@ import numpy as np
 from dav.data.containers import read_mat
 from dav.data.formats import read_steps
 from dav.data.frames import Builder
+from dav.data.framing import depth_in_steps, frame_of
 from dav.data.layout import require, require_some
-from dav.data.pairing import depth_in_steps, frame_of
 from dav.errors import DavError
 
 LISTS = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"

@@ -23,8 +23,8 @@ import numpy as np
 
 from dav.data.formats import read_steps
 from dav.data.frames import DEPTH_M, Builder, Target
+from dav.data.framing import frame_of
 from dav.data.layout import require, require_pair, require_some
-from dav.data.pairing import frame_of
 
 SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
 VARIANTS = (
