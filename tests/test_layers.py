@@ -17,7 +17,7 @@ ALLOWED = {
     "viz": set(),
     "images": {"errors"},
     "threads": set(),
-    "inputs": {"images", "errors"},
+    "inputs": {"images", "files", "errors"},
     "outputs": {"viz", "files", "errors"},
     "step": {"models", "objectives"},
     "data": {"data", "images", "threads", "errors", "files"},

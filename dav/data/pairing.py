@@ -7,8 +7,6 @@ seconds. What is hidden, such as the shadow copies that some archivers add, is p
 import os
 from pathlib import Path
 
-from dav.data.formats import image_size, read_bytes, reading
-from dav.data.frames import Frame, Skipped
 from dav.data.layout import require
 from dav.errors import DavError
 
@@ -69,25 +67,6 @@ def file_names(folder, hint):
         return {name for name in os.listdir(require(folder, hint)) if not name.startswith(".")}
     except OSError as error:
         raise DavError(f"cannot list {folder} ({error.strerror}): {hint}") from None
-
-
-def labelled(name, image_path, map_path, target):
-    """An image file as it is with its Target: a Frame, or Skipped where nothing was measured.
-
-    Raises DavError if they differ in size.
-    """
-    with reading(image_path):
-        image = read_bytes(image_path)
-    size = image_size(image_path)
-    if size != target.values.shape:
-        raise DavError(
-            f"{image_path} is {size[0]} × {size[1]} and {map_path} {target.values.shape[0]} × "
-            f"{target.values.shape[1]}: they do not belong together; unpack both again"
-        )
-    measured = target.valid if target.sky is None else target.valid & ~target.sky
-    if not measured.any():
-        return Skipped(name, "its map has no valid pixel")
-    return Frame(name, image, target)
 
 
 def _walk(raw, levels, hint):

@@ -99,9 +99,10 @@ def _build(builder: Builder, raw, staged, final, options, run, tell):
     missing = [shard for shard in everything if not shards.is_done(shard)]
     with _swept(staged):
         run(missing, _telling(everything, tell))
-    if not any(read_json(shard.part)["records"] for shard in everything):
-        raise DavError(_nothing(builder, raw, everything))
-    if builder.kind == "unlabelled":
+    parts = [read_json(shard.part) for shard in everything]
+    if not any(part["records"] for part in parts):
+        raise DavError(_nothing(builder, raw, parts))
+    if not any(part["targets"] for part in parts):
         _drop_duplicates(everything)
     _finish(builder, staged, work, options)
     shutil.rmtree(final, ignore_errors=True)  # one without a marker: it was never finished
@@ -185,8 +186,8 @@ def _telling(everything, tell):
     return lambda items, images: tell(before + items, total, images)
 
 
-def _nothing(builder, raw, everything):
-    reasons = [line for shard in everything for line in read_json(shard.part)["skipped"]]
+def _nothing(builder, raw, parts):
+    reasons = [line for part in parts for line in part["skipped"]]
     first = f"; the first: {reasons[0]['id']}: {reasons[0]['reason']}" if reasons else ""
     return f"not one example of {builder.name} in {raw} could be used{first}"
 

@@ -67,9 +67,10 @@ def is_done(shard):
 
 def build(shard, count=lambda images: None):
     """Writes one shard and its part file; calls count(1) for every example done with."""
-    skipped, digests = [], []
+    skipped, digests, targets = [], [], 0
 
     def records():
+        nonlocal targets
         serialize = serializer()
         for frame in _frames(shard):
             record = frame if isinstance(frame, Skipped) else _record(shard, frame)
@@ -77,12 +78,13 @@ def build(shard, count=lambda images: None):
                 skipped.append({"id": record.id, "reason": record.reason})
             else:
                 digests.append(hashlib.blake2b(record["image"], digest_size=DIGEST_BYTES).digest())
+                targets += bool(record["target"])
                 yield serialize(record)
             count(1)
 
     number = write_records(shard.path, records())
     write_whole(shard.part.with_suffix(".digests"), b"".join(digests))
-    part = {"records": number, "skipped": skipped, "duplicates": []}
+    part = {"records": number, "targets": targets, "skipped": skipped, "duplicates": []}
     write_json(shard.part, part | describe(shard.path))
 
 

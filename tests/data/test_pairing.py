@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from dav.data.frames import DEPTH, Skipped, Target
-from dav.data.pairing import files_below, folders_holding, labelled, paired_stems
+from dav.data.framing import frame_of
+from dav.data.pairing import files_below, folders_holding, paired_stems
 from dav.errors import DavError
 
 PARTS = (("image", "_c.png"), ("depth", "_d.npy"))
@@ -75,14 +76,14 @@ def test_planning_touches_no_file(tmp_path):
 def test_images_and_maps_of_different_sizes_and_empty_maps(tmp_path):
     image, values = tmp_path / "a.png", np.ones((3, 4), np.float32)
     cv2.imwrite(str(image), np.zeros((3, 4, 3), np.uint8))
-    frame = labelled("a", image, "a.npy", Target(DEPTH, values, values > 0))
+    frame = frame_of("a", image, "a.npy", Target(DEPTH, values, values > 0))
     assert frame.id == "a" and frame.image == image.read_bytes()
     empty = Target(DEPTH, values, values > 2)
-    assert labelled("a", image, "a.npy", empty) == Skipped("a", "its map has no valid pixel")
+    assert frame_of("a", image, "a.npy", empty) == Skipped("a", "a.npy has no valid pixel")
     only_sky = Target(DEPTH, values, values > 0, sky=values > 0)
-    assert isinstance(labelled("a", image, "a.npy", only_sky), Skipped)
+    assert isinstance(frame_of("a", image, "a.npy", only_sky), Skipped)
     turned = Target(DEPTH, values.T, values.T > 0)
-    with pytest.raises(DavError, match=r"a\.png is 3 × 4 and a\.npy 4 × 3"):
-        labelled("a", image, "a.npy", turned)
+    with pytest.raises(DavError, match=r"a\.npy is 3×4, its image .*a\.png is 4×3"):
+        frame_of("a", image, "a.npy", turned)
     with pytest.raises(DavError, match=r"b\.png"):
-        labelled("b", tmp_path / "b.png", "b.npy", empty)
+        frame_of("b", tmp_path / "b.png", "b.npy", empty)

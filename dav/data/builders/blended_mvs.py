@@ -25,7 +25,8 @@ import numpy as np
 
 from dav.data.formats import read_pfm
 from dav.data.frames import DEPTH, Builder, Target
-from dav.data.pairing import folders_holding, labelled, paired_stems
+from dav.data.framing import frame_of
+from dav.data.pairing import folders_holding, paired_stems
 from dav.errors import DavError
 
 IMAGES = ("blended_images", ".jpg")
@@ -69,7 +70,7 @@ def read(raw, item):
         raise DavError(f"{map_path} has three channels: it is not a depth map of BlendedMVS")
     target = Target(DEPTH, depth, np.isfinite(depth) & (depth > 0))
     image_path = base / IMAGES[0] / (stem + IMAGES[1])
-    yield labelled(f"{base.name}/{stem}", image_path, map_path, target)
+    yield frame_of(f"{base.name}/{stem}", image_path, map_path, target)
 
 
 def _scenes(raw):

@@ -32,8 +32,9 @@ import numpy as np
 
 from dav.data.formats import read_steps
 from dav.data.frames import DEPTH, DEPTH_M, Builder, Target
+from dav.data.framing import frame_of
 from dav.data.layout import require
-from dav.data.pairing import file_names, folders_holding, labelled, paired_stems
+from dav.data.pairing import file_names, folders_holding, paired_stems
 from dav.errors import DavError
 
 
@@ -97,7 +98,7 @@ def read(raw, item):
     if layout.confidences:
         valid &= _is_sure(base / layout.confidences[0] / (stem + layout.confidences[1]), steps)
     target = Target(QUANTITIES[part], steps * np.float32(UNIT_M), valid, unit=UNIT_M)
-    yield labelled(f"{folder}/{stem}", image_path, map_path, target)
+    yield frame_of(f"{folder}/{stem}", image_path, map_path, target)
 
 
 def _folders(raw, part):

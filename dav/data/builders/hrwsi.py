@@ -21,8 +21,9 @@ import numpy as np
 
 from dav.data.formats import read_steps
 from dav.data.frames import DISPARITY, Builder, Target
+from dav.data.framing import frame_of
 from dav.data.layout import require
-from dav.data.pairing import labelled, paired_stems
+from dav.data.pairing import paired_stems
 from dav.errors import DavError
 
 IMAGES = ("imgs", ".jpg")
@@ -57,7 +58,7 @@ def read(raw, item):
     if steps.shape != mask.shape:
         raise DavError(f"{map_path} is {steps.shape} and its mask {mask_path} {mask.shape}")
     target = Target(DISPARITY, steps.astype(np.float32) + 1, mask > 0, unit=1.0)
-    yield labelled(f"{base.name}/{stem}", image_path, map_path, target)
+    yield frame_of(f"{base.name}/{stem}", image_path, map_path, target)
 
 
 BUILDERS = (

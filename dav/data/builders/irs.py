@@ -28,7 +28,8 @@ import numpy as np
 
 from dav.data.formats import image_size, read_exr
 from dav.data.frames import DISPARITY, Builder, Skipped, Target
-from dav.data.pairing import files_below, labelled
+from dav.data.framing import frame_of
+from dav.data.pairing import files_below
 from dav.errors import DavError
 
 HINT = (
@@ -65,7 +66,7 @@ def read(raw, item):
         yield Skipped(name, f"image {size} and disparity {disparity.shape} differ in size")
         return
     target = Target(DISPARITY, disparity, np.isfinite(disparity) & (disparity > 0))
-    yield labelled(name, image_path, map_path, target)
+    yield frame_of(name, image_path, map_path, target)
 
 
 def _scenes(raw):

@@ -29,7 +29,8 @@ import numpy as np
 from dav.data.containers import read_hdf5
 from dav.data.formats import image_size
 from dav.data.frames import DEPTH, Builder, Skipped, Target
-from dav.data.pairing import file_names, folders_holding, labelled
+from dav.data.framing import frame_of
+from dav.data.pairing import file_names, folders_holding
 from dav.errors import DavError
 
 IMAGES, MAPS = "imgs", "depths"
@@ -71,7 +72,7 @@ def read(raw, item):
         yield Skipped(name, "its map is ordinal (it has negative values)")
         return
     depth = fit(depth, image_size(image_path))
-    yield labelled(name, image_path, map_path, Target(DEPTH, depth, inliers(depth)))
+    yield frame_of(name, image_path, map_path, Target(DEPTH, depth, inliers(depth)))
 
 
 def inliers(depth):

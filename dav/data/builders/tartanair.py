@@ -25,7 +25,8 @@ import numpy as np
 
 from dav.data.formats import read_npy, read_rgb
 from dav.data.frames import DEPTH_M, Builder, Skipped, Target
-from dav.data.pairing import folders_holding, labelled, paired_stems
+from dav.data.framing import frame_of
+from dav.data.pairing import folders_holding, paired_stems
 from dav.errors import DavError
 
 IMAGES = ("image_left", "_left.png")
@@ -73,7 +74,7 @@ def read(raw, item):
     depth_m = read_npy(map_path).astype(np.float32)
     sky = depth_m >= SKY_FROM_M
     target = Target(DEPTH_M, depth_m, np.isfinite(depth_m) & (depth_m > 0) & ~sky, sky)
-    yield labelled(name, image_path, map_path, target)
+    yield frame_of(name, image_path, map_path, target)
 
 
 def _name(raw, folder):

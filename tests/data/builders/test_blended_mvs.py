@@ -59,7 +59,7 @@ def test_training_sees_inverse_depth_and_no_metres_are_claimed(raw):
 def test_empty_renderings_are_left_out(raw):
     write_view(raw / OTHER, 0, 0 * DEPTH[:, :1] * np.ones(4))
     skipped = everything(BUILDER, raw)["train"][0]
-    assert skipped == Skipped(f"{OTHER}/00000000", "its map has no valid pixel")
+    assert skipped == Skipped(f"{OTHER}/00000000", "00000000.pfm has no valid pixel")
 
 
 def test_scenes_below_the_archives_own_folders_are_found(raw):
@@ -97,7 +97,7 @@ def test_other_folders_and_other_sizes_are_named(raw, tmp_path_factory):
     with pytest.raises(DavError, match=r"blended_images.*SCENE"):
         BUILDER.plan(tmp_path_factory.mktemp("empty"))
     write_image(raw / VALIDATION / "blended_images/00000000.jpg", 6, 8)
-    with pytest.raises(DavError, match=r"00000000\.jpg is 6 × 8 and .*00000000\.pfm 3 × 4"):
+    with pytest.raises(DavError, match=r"00000000\.pfm is 4×3, its image .*00000000\.jpg is 8×6"):
         everything(BUILDER, raw)
 
 

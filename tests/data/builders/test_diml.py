@@ -139,7 +139,7 @@ def test_eight_bit_depth_and_other_sizes_are_named(full):
     with pytest.raises(DavError, match=r"depth\.png has 8 bits"):
         everything(OUTDOOR, full)
     write_image(full / "indoor/01. Warehouse/160601/1/col/in_00_1_c.png", 6, 8)
-    with pytest.raises(DavError, match=r"in_00_1_c\.png is 6 × 8"):
+    with pytest.raises(DavError, match=r"in_00_1_c\.png is 8×6"):
         everything(INDOOR, full)
 
 

@@ -76,7 +76,7 @@ def test_masks_and_images_of_other_sizes_are_named(raw):
         everything(BUILDER, raw)
     write_steps(raw / "val/valid_masks/9.png", MASK, np.uint8)
     write_image(raw / "val/imgs/9.jpg", 6, 8)
-    with pytest.raises(DavError, match=r"9\.jpg is 6 × 8"):
+    with pytest.raises(DavError, match=r"9\.jpg is 8×6"):
         everything(BUILDER, raw)
 
 

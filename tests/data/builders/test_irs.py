@@ -86,7 +86,7 @@ def test_frames_whose_map_is_of_another_size_or_empty_are_left_out(raw):
     write_frame(raw / "OfficeKIT", 5, np.zeros((3, 4)))
     wrong, empty = everything(BUILDER, raw)["train"][4:6]
     assert wrong == Skipped("OfficeKIT/4", "image (3, 4) and disparity (3, 2) differ in size")
-    assert empty == Skipped("OfficeKIT/5", "its map has no valid pixel")
+    assert empty == Skipped("OfficeKIT/5", "d_5.exr has no valid pixel")
 
 
 @pytest.mark.parametrize("name", ["l_2.png", "d_2.exr"])

@@ -78,7 +78,7 @@ def test_photographs_without_a_map_or_with_an_empty_one_are_left_out(raw):
     write_photo(raw / DENSE, "d", DEPTH * 0)
     no_map, empty = everything(BUILDER, raw)["train"][2:4]
     assert no_map == Skipped("0003/dense0/c", "it has no depth map")
-    assert empty == Skipped("0003/dense0/d", "its map has no valid pixel")
+    assert empty == Skipped("0003/dense0/d", "d.h5 has no valid pixel")
 
 
 def test_sizes_that_differ_by_rounding_are_made_equal(raw):
@@ -91,7 +91,7 @@ def test_sizes_that_differ_by_rounding_are_made_equal(raw):
 
 def test_sizes_that_differ_by_more_are_named(raw):
     write_photo(raw / DENSE, "a", np.ones((40, 30)), suffix=".JPG", size=(30, 40))
-    with pytest.raises(DavError, match=r"a\.JPG is 30 × 40 and .*a\.h5 40 × 30"):
+    with pytest.raises(DavError, match=r"a\.h5 is 30×40, its image .*a\.JPG is 40×30"):
         everything(BUILDER, raw)
 
 

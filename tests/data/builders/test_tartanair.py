@@ -63,7 +63,7 @@ def test_black_images_and_nothing_but_sky_are_left_out(raw):
     write_npy(raw / "ocean/Easy/P009/depth_left/000000_left_depth.npy", np.ones((30, 40)))
     black, empty = everything(BUILDER, raw)["train"][-2:]
     assert black == Skipped("ocean/Easy/P009/000000", "its image is black")
-    assert empty == Skipped("ocean/Easy/P009/000001", "its map has no valid pixel")
+    assert empty == Skipped("ocean/Easy/P009/000001", "000001_left_depth.npy has no valid pixel")
 
 
 @pytest.mark.parametrize(
