@@ -15,7 +15,7 @@ import numpy as np
 import zstandard
 
 LEVELS = 3
-LARGEST = 16383  # the sum of two is int16
+LARGEST = 8191  # four times as much is int16: residuals of the coarse grid, signs in bit 0
 QUIET = 60  # the highest contrast at which four residuals share a byte
 CONTRASTS = (90, 180, 400, 900)  # the highest contrast of each stream but the last
 STREAM = np.searchsorted(CONTRASTS, np.arange(LARGEST + 1)).astype(np.uint8)

@@ -50,6 +50,12 @@ def test_ranges_of_few_float32_steps_keep_the_bound(start, steps):
     check(bits.view(np.float32).reshape(21, 37))
 
 
+@pytest.mark.parametrize("high", [0.0, 1e-30, 2.0])
+def test_no_map_grows_beyond_its_range_by_rounding(high):
+    for low in -np.geomspace(1, 1e38, 100):
+        check(np.array([[low, high]], np.float32))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 17), (17, 1), (2, 2), (9, 8)])
 @pytest.mark.parametrize("value", [0.0, 3.5, -2.0, 1e-45, 3e38])
 def test_a_constant_map_comes_back_as_it_was(size, value):
