@@ -23,7 +23,7 @@ STREAMS = len(CONTRASTS) + 1
 ESCAPE = 3  # in two bits: the residual stands in a stream of its own
 WIDE = 255  # in a byte: it stands in the last stream, as uint16
 FOUR = np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3  # the four numbers in a byte
-ZSTD_LEVEL = 15  # 19 saves 1 % and takes three times as long
+ZSTD_LEVEL = 15  # 19 saves 0.5 % and takes three times as long
 
 
 def compress(values, largest, tolerance):
