@@ -34,12 +34,15 @@ setup(
         "pyyaml>=6.0",
         "safetensors>=0.6",
         "tensorflow-datasets>=4.9.8",
+        "zstandard>=0.23",
     ],
     extras_require={
         # The tests against PyTorch; its build for CPUs comes from its own index, before this.
         "parity": ["torch>=2.6", "transformers>=5.0"],
         "data": DATA,
         "beam": BEAM,
+        # The peers that benchmarks measure against, beside those of `parity`.
+        "benchmarks": ["imagecodecs>=2025.3", "onnxruntime>=1.20", "onnxscript>=0.2"],
         "sky": ["torch>=2.6", "transformers>=5.0"],
         "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12", "scipy>=1.13", *DATA, *BEAM],
     },
