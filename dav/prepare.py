@@ -23,7 +23,7 @@ import os
 from pathlib import Path
 
 from dav import main as entry
-from dav.data import catalog, shards, workers
+from dav.data import building, catalog, shards
 from dav.data import prepare as engine
 from dav.errors import ConfigError
 from dav.files import read_json
@@ -95,13 +95,13 @@ def _split_at_dashes(argv):
 def make_run(processes, beam_options=None):
     """How shards are built: by so many processes, or by Beam with its own options."""
     if beam_options is None:
-        return functools.partial(workers.in_processes, processes=processes)
+        return functools.partial(building.in_processes, processes=processes)
     from dav.data import beam
 
     return functools.partial(beam.run, beam_options=beam_options)
 
 
-def prepare_set(name, root, *, raw=None, options=None, run=workers.in_process):
+def prepare_set(name, root, *, raw=None, options=None, run=building.in_process):
     """Builds or checks one data set, shows progress; returns a line that says what stands where."""
     with Progress(name, 0, plain_every=PLAIN_EVERY_ITEMS) as progress:
         folder = engine.prepare(

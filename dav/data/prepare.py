@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dav.data import catalog, shards, workers
+from dav.data import building, catalog, shards
 from dav.data.frames import Builder
 from dav.errors import ConfigError, DavError
 from dav.files import checksum, hold, read_json, write_json
@@ -42,12 +42,12 @@ def _version(folder):
     return [int(part) if part.isdigit() else -1 for part in folder.name.split(".")]
 
 
-def prepare(root, name, *, raw=None, options=None, run=workers.in_process, tell=None):
+def prepare(root, name, *, raw=None, options=None, run=building.in_process, tell=None):
     """Builds data set `name` below root from the folder `raw`, or checks it where it stands.
 
     Does nothing to a finished set whose files have the recorded checksums, nor to one that was
     built elsewhere; continues an unfinished one; of a damaged one, rebuilds the damaged shards.
-    `run(shards, tell)` does the work (workers.py, beam.py) and calls tell(done items, total items,
+    `run(shards, tell)` does the work (building.py, beam.py) and calls tell(done items, total items,
     images). Returns the folder.
     """
     root, options = Path(root), options or shards.Options()
@@ -263,7 +263,7 @@ def damaged_files(folder):
     return [
         name
         for name, sha256 in zip(
-            names, workers.checksums([Path(folder) / n for n in names]), strict=True
+            names, building.checksums([Path(folder) / n for n in names]), strict=True
         )
         if sha256 != recorded[name]
     ]

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from dav.data import prepare, shards, sources, workers
+from dav.data import building, prepare, shards, sources
 from dav.data.examples import decode_example, decode_metric_example
 from dav.errors import ConfigError, DavError
 
@@ -204,7 +204,7 @@ def test_an_unfinished_build_goes_on_with_the_missing_shards(catalogued, tmp_pat
 
     def note(work, tell):
         built.extend(shard.index for shard in work)
-        workers.in_process(work, tell)
+        building.in_process(work, tell)
 
     folder = build(tmp_path / "out", raw, run=note)
     assert built == [1, 2] and contents(folder) == expected
@@ -233,14 +233,14 @@ def test_worker_processes_build_the_same_bytes(catalogued, tmp_path, processes):
     raw = tiny.write_pictures(tmp_path / "raw", 14)
     (raw / "0013.jpg").write_bytes((raw / "0002.jpg").read_bytes())
     expected = contents(build(tmp_path / "one", raw))
-    run = functools.partial(workers.in_processes, processes=processes)
+    run = functools.partial(building.in_processes, processes=processes)
     assert contents(build(tmp_path / "many", raw, run=run)) == expected
 
 
 def test_an_error_in_a_worker_process_arrives_whole(catalogued, tmp_path):
     raw = tiny.write_pictures(tmp_path / "raw", 9, labelled=True)
     (raw / "0006.npy").unlink()
-    run = functools.partial(workers.in_processes, processes=2)
+    run = functools.partial(building.in_processes, processes=2)
     with pytest.raises(DavError, match=r"0006\.npy is missing"):
         build(tmp_path / "out", raw, "tiny/depth", run=run)
 
