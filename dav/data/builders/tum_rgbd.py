@@ -37,7 +37,8 @@ def plan(raw):
     splits = {"train": [], "val": []}
     for path in lists:
         items = list(_associated(path.parent, "" if here else path.parent.name))
-        splits["val" if path.parent.name.endswith("validation") else "train"] += items
+        sequence = path.parent.resolve().name  # of "." too
+        splits["val" if sequence.endswith("validation") else "train"] += items
     return {split: items for split, items in splits.items() if items}
 
 

@@ -55,6 +55,11 @@ def test_disparity_becomes_metres_with_the_offset_of_the_centres(raw):
         assert example["depth_m"][0, 7] == pytest.approx(0.2 * 1000.5 / (23.5 + 30.25), rel=1e-4)
 
 
+def test_the_folder_of_one_scene_will_do(raw):
+    (frame,) = build(B2014, raw / "Adirondack-perfect")["test"]
+    assert frame.id == "Adirondack-perfect"
+
+
 def test_big_endian_maps_are_the_same(raw):
     write_pfm(raw / "Adirondack-perfect/disp0.pfm", disparity_px(), scale=1.0)
     first, second = build(B2014, raw)["test"]
