@@ -22,9 +22,8 @@ drive, 23,158. A split none of whose drives is there is left out.
 
 from pathlib import Path
 
-from dav.data.formats import read_steps
 from dav.data.frames import Builder
-from dav.data.framing import depth_in_steps, frame_of
+from dav.data.framing import depth_in_steps, frame_of, read_depth_steps
 from dav.data.layout import require, require_pair
 from dav.errors import DavError
 
@@ -122,7 +121,7 @@ def read(raw, item):
     name = f"{number:010d}.png"
     image = require(_images(Path(raw), drive) / name, HINT_IMAGES)
     depth = require_pair(image, _depth_folder(Path(raw), drive) / name, HINT_DEPTH)
-    steps = read_steps(depth)
+    steps = read_depth_steps(depth)
     yield frame_of(f"{drive}/{number:010d}", image, depth, depth_in_steps(steps, UNIT_M))
 
 

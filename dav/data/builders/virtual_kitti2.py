@@ -21,9 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dav.data.formats import read_steps
 from dav.data.frames import DEPTH_M, Builder, Target
-from dav.data.framing import frame_of
+from dav.data.framing import frame_of, read_depth_steps
 from dav.data.layout import require, require_pair, require_some
 
 SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
@@ -55,7 +54,7 @@ def read(raw, item):
     """One frame; what is at the far plane is sky."""
     scene, variant, number = item
     image, depth = _paths(Path(raw), scene, variant, number)
-    steps = read_steps(depth)
+    steps = read_depth_steps(depth)
     sky = steps == SKY
     valid = (steps > 0) & ~sky
     target = Target(DEPTH_M, steps * np.float32(UNIT_M), valid, sky=sky, unit=UNIT_M)

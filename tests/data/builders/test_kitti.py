@@ -113,6 +113,12 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
         list(BUILDER.read(tmp_path, ITEM))
 
 
+def test_depth_that_a_tool_has_cut_to_8_bits_is_refused(tmp_path):
+    _, depth = write_frame(tmp_path, ITEM, ramp(first=1, step=5, dtype=np.uint8))
+    with pytest.raises(DavError, match=f"{depth} has 8 bits"):
+        list(BUILDER.read(tmp_path, ITEM))
+
+
 def test_a_frame_without_a_measured_pixel_is_skipped(tmp_path):
     write_frame(tmp_path, ITEM, np.zeros((6, 8), np.uint16))
     (skipped,) = BUILDER.read(tmp_path, ITEM)

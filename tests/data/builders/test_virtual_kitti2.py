@@ -97,6 +97,6 @@ def test_what_is_missing_is_named(whole, tmp_path):
 def test_a_map_read_as_eight_bits_never_passes(whole, tmp_path):
     image, depth = virtual_kitti2._paths(tmp_path, "Scene01", "clone", 0)
     write_image(image)
-    write_steps(depth, np.zeros((6, 8), np.uint8))
-    (skipped,) = BUILDER.read(tmp_path, ("Scene01", "clone", 0))
-    assert "no valid pixel" in skipped.reason
+    write_steps(depth, ramp(first=1, step=5, dtype=np.uint8))
+    with pytest.raises(DavError, match=r"depth_00000\.png has 8 bits, not the 16 of depth"):
+        list(BUILDER.read(tmp_path, ("Scene01", "clone", 0)))
