@@ -48,6 +48,20 @@ def test_centimetres_and_sky(whole):
     assert disparity["disparity"][5, 7] == pytest.approx(1 / 9.77)
 
 
+def test_archives_in_folders_of_their_own_give_the_same(whole, tmp_path):
+    for kind in ("rgb", "depth"):
+        for scene in FRAMES:
+            for variant in virtual_kitti2.VARIANTS:
+                inside = f"{scene}/{variant}/frames/{kind}"
+                link = tmp_path / f"vkitti_2.0.3_{kind}" / inside
+                link.parent.mkdir(parents=True)
+                link.symlink_to(whole / inside)
+    splits = BUILDER.plan(tmp_path)
+    assert splits == BUILDER.plan(whole)
+    (one,), (other,) = (list(BUILDER.read(raw, splits["test"][-1])) for raw in (tmp_path, whole))
+    assert one.id == other.id and one.image == other.image
+
+
 def test_the_last_frames_of_each_street_are_held_out_in_all_variants(whole):
     splits = BUILDER.plan(whole)
     held_out = {(scene, number) for scene, _, number in splits["test"]}
