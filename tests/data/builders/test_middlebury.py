@@ -60,6 +60,14 @@ def test_the_folder_of_one_scene_will_do(raw):
     assert frame.id == "Adirondack-perfect"
 
 
+def test_disparities_that_are_not_positive_are_invalid_before_the_offset(raw):
+    values = disparity_px()
+    values[2, 2:5] = 0, -1, 0.25
+    write_pfm(raw / "Adirondack-perfect/disp0.pfm", values)
+    frame = build(B2014, raw)["test"][0]
+    assert frame.target.valid[2, 2:5].tolist() == [False, False, True]
+
+
 def test_big_endian_maps_are_the_same(raw):
     write_pfm(raw / "Adirondack-perfect/disp0.pfm", disparity_px(), scale=1.0)
     first, second = build(B2014, raw)["test"]
