@@ -58,6 +58,11 @@ def test_depth_named_jpg_is_float32_by_rows_with_inf_invalid(raw):
     assert invalid == [[4, 1], [4, 2], [5, 0]]
 
 
+def test_shadow_copies_are_no_photographs(raw):
+    (raw / "pipes/images/dslr_images/._DSC_0286.JPG").write_bytes(b"\0\5\x16\7")
+    assert len(BUILDER.plan(raw)["test"]) == 3
+
+
 def test_depth_of_an_undistorted_or_truncated_file_is_an_error(raw):
     photograph, depth = paths(raw, "pipes", "DSC_0286")
     depth.write_bytes(depth.read_bytes()[:-4])

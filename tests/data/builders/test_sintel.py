@@ -56,11 +56,6 @@ def test_final_and_clean_share_depth_and_differ_in_images(raw):
     assert final[0].image == (raw / "training/final/alley_1/frame_0001.png").read_bytes()
 
 
-def test_shadow_copies_are_no_frames(raw):
-    (raw / "training/final/alley_1/._frame_0001.png").write_bytes(b"\0\5\x16\7")
-    assert len(FINAL.plan(raw)["test"]) == 5
-
-
 def test_metres_rows_from_the_top_and_sky(raw):
     frame = build(FINAL, raw)["test"][4]  # ambush_2, 2
     example = stored(frame)
