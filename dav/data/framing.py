@@ -5,12 +5,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dav.data.formats import IMAGES, image_size
+from dav.data.formats import IMAGES, image_size, read_steps
 from dav.data.frames import DEPTH_M, Frame, Skipped, Target
 from dav.data.reading import read_bytes, reading
 from dav.errors import DavError
 
 ORIENTATION = 0x0112  # EXIF; 5 to 8 exchange rows and columns
+
+
+def read_depth_steps(path):
+    """A depth map of whole steps → uint16 [H, W]. Raises DavError for one of 8 bits: that is what
+    a tool left of 16, and 255 steps of a millimetre would pass for depth."""
+    steps = read_steps(path)
+    if steps.dtype != np.uint16:
+        raise DavError(
+            f"{path} has 8 bits, not the 16 of depth: a tool has changed it; restore the original"
+        )
+    return steps
 
 
 def depth_in_steps(steps, unit_m, *, valid=True):

@@ -60,7 +60,11 @@ def volumes(folder, pattern, suffix, hint, series=()):
     there = unpacked | archives
     if not there:
         raise DavError(f"{folder} has none of the set's archives or folders: {hint}")
-    return [there[name] for name in _wanted(folder, there, series)]
+    found = [there[name] for name in _wanted(folder, there, series)]
+    for path in found:
+        if path.is_dir() and (series or any(entries(path))):  # a class may be empty
+            require_images(path)
+    return found
 
 
 def refuse_unfinished(folder):
@@ -143,6 +147,15 @@ def image_names(folder, first="", last=None):
 def has_images(folder):
     """Whether images stand in a folder itself."""
     return any(is_image(entry.name) and entry.is_file() for entry in entries(folder))
+
+
+def require_images(folder):
+    """Raises DavError for an unpacked folder without images, which would be lost unnoticed."""
+    if not has_images(folder):
+        raise DavError(
+            f"{folder} holds no image: half unpacked, or into one more folder? Its images must "
+            "stand in it directly"
+        )
 
 
 def read_image(path):

@@ -68,9 +68,22 @@ def test_what_counts_as_an_image(name, known):
 
 def test_volumes_come_in_the_order_of_their_series(tmp_path):
     put(tmp_path, {"part9.tar": b"", "part10.tar": b"", "part12.tar": b"", "notes.txt": b""})
-    (tmp_path / "part11").mkdir()
+    put(tmp_path / "part11", {"a.jpg": b""})
     assert volumes(tmp_path, SERIES[:12]) == ["part9.tar", "part10.tar", "part11"]
     assert volumes(tmp_path, ()) == ["part10.tar", "part11", "part12.tar", "part9.tar"]
+
+
+@pytest.mark.parametrize("inside", [{}, {"part1/a.jpg": b""}, {"a.json": b""}, {"._a.jpg": b""}])
+def test_a_volume_without_images_is_not_passed_over(tmp_path, inside):
+    put(tmp_path / "part1", inside)
+    put(tmp_path / "part2", {"a.jpg": b""})
+    with pytest.raises(DavError, match="part1 holds no image"):
+        volumes(tmp_path)
+    if inside:
+        with pytest.raises(DavError, match="part1 holds no image"):
+            volumes(tmp_path, ())
+    else:  # classes may be empty
+        assert volumes(tmp_path, ()) == ["part1", "part2"]
 
 
 def test_of_an_archive_and_its_folder_the_archive_is_read(tmp_path):

@@ -1,8 +1,9 @@
 """DA-2K: which of two points is closer, in about 1,000 photographs and paintings of eight kinds.
 
 Source: Yang et al., "Depth Anything V2" (arXiv 2406.09414, §6); huggingface.co/datasets/
-depth-anything/DA-2K. Licence: Apache-2.0. Size: 681 MB, DA-2K.zip; about 2,000 pairs. Below --raw
-stand annotations.json and the images that it names, by paths relative to it:
+depth-anything/DA-2K. Licence: Apache-2.0. Size: 681 MB, DA-2K.zip; about 2,000 pairs. Below --raw,
+or in its folder DA-2K, as the archive unpacks, stand annotations.json and the images that it names,
+by paths relative to it:
 
     {"<image>": [{"point1": [row, column], "point2": [row, column], "closer_point": "point1"}, …]}
 
@@ -30,7 +31,8 @@ OTHER = {"point1": "point2", "point2": "point1"}
 def plan(raw):
     """(image, ((closer, farther), …)) of the test split, in order of images; points are (row,
     column)."""
-    path = require(Path(raw) / "annotations.json", HINT)
+    root = _root(raw)
+    path = require(root / "annotations.json", HINT)
     with reading(path):
         items = [
             (image, tuple(_pair(image, pair) for pair in pairs))
@@ -38,14 +40,14 @@ def plan(raw):
             if pairs
         ]
     for image, _ in items:
-        require_pair(path, Path(raw) / image, HINT)
+        require_pair(path, root / image, HINT)
     return {"test": items}
 
 
 def read(raw, item):
     """One image with its pairs."""
     name, pairs = item
-    path = Path(raw) / name
+    path = _root(raw) / name
     points = np.array(pairs, np.int32).reshape(-1, 2, 2)
     height, width = _upright_size(path)
     if (points >= (height, width)).any():
@@ -55,6 +57,11 @@ def read(raw, item):
         )
     with reading(path):
         yield Frame(Path(name).with_suffix("").as_posix(), read_bytes(path), Pairs(points))
+
+
+def _root(raw):
+    inside = Path(raw) / "DA-2K"
+    return inside if inside.is_dir() else Path(raw)
 
 
 def _pair(image, pair):

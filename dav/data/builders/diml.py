@@ -32,7 +32,7 @@ import numpy as np
 
 from dav.data.formats import read_steps
 from dav.data.frames import DEPTH, DEPTH_M, Builder, Target
-from dav.data.framing import frame_of
+from dav.data.framing import frame_of, read_depth_steps
 from dav.data.layout import require
 from dav.data.pairing import file_names, folders_holding, paired_stems
 from dav.errors import DavError
@@ -91,9 +91,7 @@ def read(raw, item):
     base, layout = Path(raw) / folder, LAYOUTS[part][number]
     image_path = base / layout.images[0] / (stem + layout.images[1])
     map_path = base / layout.depths[0] / (stem + ending)
-    steps = read_steps(map_path)
-    if steps.dtype != np.uint16:
-        raise DavError(f"{map_path} has 8 bits, not the 16 of depth in millimetres: {HINT}")
+    steps = read_depth_steps(map_path)
     valid = (steps > 0) & (steps <= LARGEST)
     if layout.confidences:
         valid &= _is_sure(base / layout.confidences[0] / (stem + layout.confidences[1]), steps)

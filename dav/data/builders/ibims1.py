@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dav.data.formats import read_steps
 from dav.data.frames import Builder
-from dav.data.framing import depth_in_steps, frame_of
+from dav.data.framing import depth_in_steps, frame_of, read_depth_steps
 from dav.data.layout import require, require_pair
 from dav.errors import DavError
 
@@ -48,7 +48,7 @@ def read(raw, item):
     (name,) = item
     folder = Path(raw) / "ibims1_core_raw"
     path, *masks = (folder / kind / f"{name}.png" for kind in KINDS)
-    steps = read_steps(path)
+    steps = read_depth_steps(path)
     valid = steps > 0
     for mask_path in masks:
         mask = read_steps(mask_path)

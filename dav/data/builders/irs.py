@@ -59,7 +59,7 @@ def read(raw, item):
     folder, index = item
     image_path = Path(raw) / folder / f"l_{index}.png"
     map_path = Path(raw) / folder / f"d_{index}.exr"
-    name = f"{PurePosixPath(folder)}/{index}"
+    name = f"{map_path.parent.name}/{index}"  # wherever its scene was unpacked
     disparity = read_exr(map_path)
     size = image_size(image_path)
     if size != disparity.shape:

@@ -9,6 +9,8 @@ data_depth_annotated.zip. Below --raw stand
     raw/<date>/<date>_drive_%04d_sync/image_02/data/%010d.png
     data_depth_annotated/{train,val}/<date>_drive_%04d_sync/proj_depth/groundtruth/image_02/%010d.png
 
+where raw/ may be left out: raw_data_downloader.sh puts the dates where it is run.
+
 Each drive's depth is in one of `train` and `val`, KITTI's own division, which Eigen's ignores.
 Images are the left colour camera's, 370 to 376 × 1224 to 1242 pixels, whole: the KB and Garg crops
 belong to evaluation. Depth is 16-bit PNG in 1/256 m from the camera's plane, about a fifth of the
@@ -22,9 +24,8 @@ drive, 23,158. A split none of whose drives is there is left out.
 
 from pathlib import Path
 
-from dav.data.formats import read_steps
 from dav.data.frames import Builder
-from dav.data.framing import depth_in_steps, frame_of
+from dav.data.framing import depth_in_steps, frame_of, read_depth_steps
 from dav.data.layout import require, require_pair
 from dav.errors import DavError
 
@@ -112,7 +113,9 @@ def plan(raw):
     published = {"test": test_frames(), "train": train_frames()}
     splits = {split: items for split, items in published.items() if _has_drives(raw, items)}
     if not splits:
-        raise DavError(f"{raw / 'raw'} holds no drive of the Eigen split: {HINT_IMAGES}")
+        raise DavError(
+            f"neither {raw / 'raw'} nor {raw} holds a drive of the Eigen split: {HINT_IMAGES}"
+        )
     return splits
 
 
@@ -122,7 +125,7 @@ def read(raw, item):
     name = f"{number:010d}.png"
     image = require(_images(Path(raw), drive) / name, HINT_IMAGES)
     depth = require_pair(image, _depth_folder(Path(raw), drive) / name, HINT_DEPTH)
-    steps = read_steps(depth)
+    steps = read_depth_steps(depth)
     yield frame_of(f"{drive}/{number:010d}", image, depth, depth_in_steps(steps, UNIT_M))
 
 
@@ -165,7 +168,8 @@ def _has_drives(raw, items):
 
 
 def _images(raw, drive):
-    return raw / "raw" / drive[:10] / f"{drive}_sync" / "image_02" / "data"
+    beside = raw / drive[:10] / f"{drive}_sync" / "image_02" / "data"
+    return beside if beside.is_dir() else raw / "raw" / beside.relative_to(raw)
 
 
 def _depth_folder(raw, drive):

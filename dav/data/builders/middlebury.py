@@ -62,7 +62,8 @@ def read_2014(raw, item):
     valid = np.isfinite(total_px) & (disparity_px > 0) & (total_px > 0)
     depth_m = baseline_mm / 1000 * focal_px / np.where(valid, total_px, np.inf)
     target = Target(DEPTH_M, depth_m.astype(np.float32), valid)
-    yield frame_of(scene, folder / "im0.png", folder / name, target)
+    frame = folder.resolve().name if scene == "." else scene
+    yield frame_of(frame, folder / "im0.png", folder / name, target)
 
 
 def plan_2003(raw):

@@ -32,9 +32,8 @@ import numpy as np
 
 from dav.data.containers import read_hdf5, read_mat
 from dav.data.counts import require_count
-from dav.data.formats import read_steps
 from dav.data.frames import DEPTH_M, Builder, Frame, Skipped, Target
-from dav.data.framing import depth_in_steps, frame_of
+from dav.data.framing import depth_in_steps, frame_of, read_depth_steps
 from dav.data.layout import require, require_pair, require_some
 from dav.data.reading import read_bytes, reading
 from dav.errors import DavError
@@ -89,7 +88,7 @@ def read_pair(raw, item):
     """One image of BTS's packs with its depth, paths relative to raw."""
     image, depth = (Path(raw) / name for name in item)
     name = f"{image.parent.name}/{image.stem.removeprefix('rgb_')}"
-    yield frame_of(name, image, depth, depth_in_steps(read_steps(depth), UNIT_M))
+    yield frame_of(name, image, depth, depth_in_steps(read_depth_steps(depth), UNIT_M))
 
 
 def _test_numbers(raw):

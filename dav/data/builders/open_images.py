@@ -27,6 +27,7 @@ from dav.data.unlabelled import (
     has_images,
     range_frames,
     ranges,
+    require_images,
     volumes,
 )
 from dav.errors import DavError
@@ -61,6 +62,7 @@ def _unpacked(path):
         raise DavError(
             f"{path} must be unpacked (tar -xzf {path.name}): it is too large to be read in one go"
         )
+    require_images(folder)
     return folder
 
 

@@ -20,9 +20,8 @@ both as they are. That blurs supervision at edges; do not take figures at edges 
 import re
 from pathlib import Path
 
-from dav.data.formats import read_steps
 from dav.data.frames import Builder
-from dav.data.framing import depth_in_steps, frame_of
+from dav.data.framing import depth_in_steps, frame_of, read_depth_steps
 from dav.data.layout import require, require_pair, require_some
 from dav.data.reading import reading
 from dav.errors import DavError
@@ -45,7 +44,7 @@ def read(raw, item):
     scene, sequence, frame = item
     folder = Path(raw) / scene / sequence
     depth = folder / f"{frame}.depth.png"
-    target = depth_in_steps(read_steps(depth), 0.001)
+    target = depth_in_steps(read_depth_steps(depth), 0.001)
     yield frame_of(f"{scene}/{sequence}/{frame}", folder / f"{frame}.color.png", depth, target)
 
 

@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from dav.data.containers import read_mat
-from dav.data.formats import read_steps
 from dav.data.frames import Builder
-from dav.data.framing import depth_in_steps, frame_of
+from dav.data.framing import depth_in_steps, frame_of, read_depth_steps
 from dav.data.layout import require, require_some
 from dav.errors import DavError
 
@@ -47,7 +46,7 @@ def read(raw, item):
     """One scene's frame."""
     scene, image, depth = item
     folder = Path(raw) / "SUNRGBD" / scene
-    steps = unrotate(read_steps(folder / depth))
+    steps = unrotate(read_depth_steps(folder / depth))
     target = depth_in_steps(steps, 0.001, valid=steps <= FARTHEST_MM)
     yield frame_of(scene, folder / image, folder / depth, target)
 

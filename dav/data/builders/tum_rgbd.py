@@ -17,9 +17,8 @@ end in `validation`, held back for SLAM, are `val`, all others `train`.
 from bisect import bisect_left, bisect_right
 from pathlib import Path
 
-from dav.data.formats import read_steps
 from dav.data.frames import Builder
-from dav.data.framing import depth_in_steps, frame_of
+from dav.data.framing import depth_in_steps, frame_of, read_depth_steps
 from dav.data.layout import require, require_pair, require_some
 from dav.data.reading import reading
 from dav.errors import DavError
@@ -37,7 +36,8 @@ def plan(raw):
     splits = {"train": [], "val": []}
     for path in lists:
         items = list(_associated(path.parent, "" if here else path.parent.name))
-        splits["val" if path.parent.name.endswith("validation") else "train"] += items
+        sequence = path.parent.resolve().name  # of "." too
+        splits["val" if sequence.endswith("validation") else "train"] += items
     return {split: items for split, items in splits.items() if items}
 
 
@@ -45,7 +45,7 @@ def read(raw, item):
     """One pair's frame."""
     sequence, image, depth = item
     folder = Path(raw) / sequence
-    target = depth_in_steps(read_steps(folder / depth), UNIT_M)
+    target = depth_in_steps(read_depth_steps(folder / depth), UNIT_M)
     name = f"{sequence or folder.resolve().name}/{Path(image).stem}"
     yield frame_of(name, folder / image, folder / depth, target)
 

@@ -8,6 +8,8 @@ camera). Download both, unpack them into one folder; below --raw stand
     SceneXX/<variant>/frames/rgb/Camera_0/rgb_%05d.jpg        1242×375
     SceneXX/<variant>/frames/depth/Camera_0/depth_%05d.png
 
+or the same in vkitti_2.0.3_rgb and vkitti_2.0.3_depth, each unpacked into a folder of its own.
+
 Depth is 16-bit PNG in centimetres from the camera's plane; 65535 is the far plane, which only the
 sky reaches. Camera_1, the other half of the stereo pair, is left out, as in Depth Anything V2,
 whose 19,559 training images are 92 % of 21,260.
@@ -21,9 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dav.data.formats import read_steps
 from dav.data.frames import DEPTH_M, Builder, Target
-from dav.data.framing import frame_of
+from dav.data.framing import frame_of, read_depth_steps
 from dav.data.layout import require, require_pair, require_some
 
 SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
@@ -55,7 +56,7 @@ def read(raw, item):
     """One frame; what is at the far plane is sky."""
     scene, variant, number = item
     image, depth = _paths(Path(raw), scene, variant, number)
-    steps = read_steps(depth)
+    steps = read_depth_steps(depth)
     sky = steps == SKY
     valid = (steps > 0) & ~sky
     target = Target(DEPTH_M, steps * np.float32(UNIT_M), valid, sky=sky, unit=UNIT_M)
@@ -64,7 +65,7 @@ def read(raw, item):
 
 def _numbers(raw, scene, variant):
     """The numbers of a variant's frames; each has its depth."""
-    folder = raw / scene / variant / "frames" / "rgb" / "Camera_0"
+    folder = _folder(raw, "rgb", scene, variant)
     numbers = [int(path.stem.split("_")[1]) for path in _images(folder)]
     for number in numbers:
         require_pair(*_paths(raw, scene, variant, number), HINT)
@@ -76,9 +77,14 @@ def _images(folder):
 
 
 def _paths(raw, scene, variant, number):
-    frames = raw / scene / variant / "frames"
-    image = frames / "rgb" / "Camera_0" / f"rgb_{number:05d}.jpg"
-    return image, frames / "depth" / "Camera_0" / f"depth_{number:05d}.png"
+    image = _folder(raw, "rgb", scene, variant) / f"rgb_{number:05d}.jpg"
+    return image, _folder(raw, "depth", scene, variant) / f"depth_{number:05d}.png"
+
+
+def _folder(raw, kind, scene, variant):
+    """Where a variant's images ("rgb") or maps ("depth") stand."""
+    own = raw / f"vkitti_2.0.3_{kind}"
+    return (own if own.is_dir() else raw) / scene / variant / "frames" / kind / "Camera_0"
 
 
 def _first_held_out(numbers):

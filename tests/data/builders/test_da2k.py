@@ -27,6 +27,13 @@ def raw(tmp_path):
     return tmp_path
 
 
+def test_the_folder_that_the_archive_unpacks_into_changes_nothing(raw, tmp_path_factory):
+    outer = tmp_path_factory.mktemp("outer")
+    (outer / "DA-2K").symlink_to(raw)
+    assert BUILDER.plan(outer) == BUILDER.plan(raw)
+    assert [frame.id for frame in build_pairs(outer)] == [frame.id for frame in build_pairs(raw)]
+
+
 def annotate(raw, pairs):
     (raw / "annotations.json").write_text(json.dumps(pairs))
 

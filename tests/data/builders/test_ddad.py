@@ -114,6 +114,23 @@ def test_points_are_carried_by_the_poses_into_the_camera(raw):
     np.testing.assert_array_equal(example["valid"], expected > 0)
 
 
+def test_a_turned_lidar_sees_the_same_points(raw):
+    before = [frame.target.values for frame in build(FRONT, raw)["test"][:2]]
+    path = raw / FRONT.plan(raw)["test"][0]
+    scene = json.loads(path.read_text())
+    for sample, points in enumerate((POINTS, POINTS[:2])):
+        turned = [
+            [y, -x, z, 1] for x, y, z in points
+        ]  # a quarter to the left, so seen to the right
+        np.savez(path.parent / f"point_cloud/LIDAR/{sample}.npz", data=np.array(turned))
+    for entry in scene["data"]:
+        if entry["id"]["name"] == "LIDAR":
+            entry["datum"]["point_cloud"]["pose"]["rotation"] = TURNED_LEFT
+    path.write_text(json.dumps(scene))
+    after = [frame.target.values for frame in build(FRONT, raw)["test"][:2]]
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+
+
 def test_all_six_cameras_each_with_its_own_pose(raw):
     frames = build(SURROUND, raw)["test"]
     assert len(frames) == 6 * 2 * 2

@@ -26,6 +26,7 @@ def depth_of(first):
     values = first + np.arange(48, dtype=np.float32).reshape(6, 8) / 8
     values[4, 1:3] = np.inf
     values[5, 0] = 0
+    values[5, 1] = 0.25  # near, and measured
     return values
 
 
@@ -55,6 +56,11 @@ def test_depth_named_jpg_is_float32_by_rows_with_inf_invalid(raw):
     assert example["depth_m"][5, 7] == pytest.approx(5 + 47 / 8, rel=1e-4)
     invalid = np.argwhere(~example["valid"]).tolist()
     assert invalid == [[4, 1], [4, 2], [5, 0]]
+
+
+def test_shadow_copies_are_no_photographs(raw):
+    (raw / "pipes/images/dslr_images/._DSC_0286.JPG").write_bytes(b"\0\5\x16\7")
+    assert len(BUILDER.plan(raw)["test"]) == 3
 
 
 def test_depth_of_an_undistorted_or_truncated_file_is_an_error(raw):

@@ -421,10 +421,11 @@ def test_an_impossible_unit_is_refused_with_likelier_ones(pairs, unit, first, li
         build(BUILDER, describe(pairs, PAIRS.replace("mm", unit)))
 
 
-def test_maps_of_turned_images_stand_upright_or_as_stored(tmp_path):
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_maps_of_turned_images_stand_upright_or_as_stored(tmp_path, orientation):
     """A size that is neither is refused; which of the two it is, preparing tells by the size."""
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     (tmp_path / "rgb").mkdir()
     Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "rgb/a.jpg", exif=exif)
     describe(tmp_path, PAIRS.replace("rgb/*.png", "rgb/*.jpg"))

@@ -9,7 +9,7 @@ from dav.errors import DavError
 
 (BUILDER,) = hrwsi.BUILDERS
 DISPARITY = np.array([[0, 10, 20, 30], [50, 100, 150, 200], [7, 0, 255, 254]])
-MASK = np.array([[255, 255, 255, 0], [255, 255, 255, 255], [0, 0, 255, 255]])
+MASK = np.array([[255, 255, 255, 0], [255, 255, 1, 255], [0, 0, 255, 255]])
 
 
 @pytest.fixture

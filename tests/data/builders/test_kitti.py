@@ -62,7 +62,7 @@ def test_the_training_list_is_what_is_annotated_of_eigens_drives():
 
 
 def test_splits_are_planned_when_all_of_their_drives_are_there(tmp_path):
-    with pytest.raises(DavError, match="no drive of the Eigen split"):
+    with pytest.raises(DavError, match="neither .*raw nor .* holds a drive of the Eigen split"):
         BUILDER.plan(tmp_path)
     make_drives(tmp_path, drives_of(kitti.test_frames()))
     assert BUILDER.plan(tmp_path) == {"test": kitti.test_frames()}
@@ -71,6 +71,17 @@ def test_splits_are_planned_when_all_of_their_drives_are_there(tmp_path):
         BUILDER.plan(tmp_path)
     make_drives(tmp_path, ["2011_10_03_drive_0042"])
     assert BUILDER.plan(tmp_path) == {"test": kitti.test_frames(), "train": kitti.train_frames()}
+
+
+def test_dates_may_stand_beside_the_depth(tmp_path):
+    make_drives(tmp_path, drives_of(kitti.test_frames()))
+    write_frame(tmp_path, ITEM, ramp())
+    for date in (tmp_path / "raw").iterdir():
+        date.rename(tmp_path / date.name)
+    (tmp_path / "raw").rmdir()
+    assert BUILDER.plan(tmp_path) == {"test": kitti.test_frames()}
+    (frame,) = BUILDER.read(tmp_path, ITEM)
+    assert frame.id == "2011_09_26_drive_0009/0000000196"
 
 
 def test_a_drive_without_its_depth_folder_is_named(tmp_path):
@@ -110,6 +121,12 @@ def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
         list(BUILDER.read(tmp_path, ITEM))
     image.unlink()
     with pytest.raises(DavError, match=f"{image} is missing"):
+        list(BUILDER.read(tmp_path, ITEM))
+
+
+def test_depth_that_a_tool_has_cut_to_8_bits_is_refused(tmp_path):
+    _, depth = write_frame(tmp_path, ITEM, ramp(first=1, step=5, dtype=np.uint8))
+    with pytest.raises(DavError, match=f"{depth} has 8 bits"):
         list(BUILDER.read(tmp_path, ITEM))
 
 

@@ -55,6 +55,19 @@ def test_disparity_becomes_metres_with_the_offset_of_the_centres(raw):
         assert example["depth_m"][0, 7] == pytest.approx(0.2 * 1000.5 / (23.5 + 30.25), rel=1e-4)
 
 
+def test_the_folder_of_one_scene_will_do(raw):
+    (frame,) = build(B2014, raw / "Adirondack-perfect")["test"]
+    assert frame.id == "Adirondack-perfect"
+
+
+def test_disparities_that_are_not_positive_are_invalid_before_the_offset(raw):
+    values = disparity_px()
+    values[2, 2:5] = 0, -1, 0.25
+    write_pfm(raw / "Adirondack-perfect/disp0.pfm", values)
+    frame = build(B2014, raw)["test"][0]
+    assert frame.target.valid[2, 2:5].tolist() == [False, False, True]
+
+
 def test_big_endian_maps_are_the_same(raw):
     write_pfm(raw / "Adirondack-perfect/disp0.pfm", disparity_px(), scale=1.0)
     first, second = build(B2014, raw)["test"]

@@ -52,6 +52,14 @@ def test_archives_must_be_unpacked(tmp_path):
     assert len(OPEN_IMAGES.plan(tmp_path)["train"]) == 2
 
 
+def test_a_folder_without_images_beside_its_archive_is_not_passed_over(tmp_path):
+    unpacked(tmp_path)
+    put_tar(tmp_path / "train_c.tar.gz", files(0), packed=True)
+    put(tmp_path / "train_c/train_c", files(0))
+    with pytest.raises(DavError, match="train_c holds no image"):
+        OPEN_IMAGES.plan(tmp_path)
+
+
 def test_gaps_and_unfinished_downloads_are_named(tmp_path):
     unpacked(tmp_path)
     put(tmp_path / "train_8", files(3))

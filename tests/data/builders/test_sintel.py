@@ -71,9 +71,11 @@ def test_metres_rows_from_the_top_and_sky(raw):
 def test_depth_that_is_not_finite_or_not_positive_is_invalid(raw):
     values = depth_of("alley_1", 1)
     values[3, :4] = np.nan, 0, -1, np.inf
+    values[4, 0] = 10000  # already sky
     write_dpt(raw / "training/depth/alley_1/frame_0001.dpt", values)
     frame = build(FINAL, raw)["test"][0]
-    assert not stored(frame)["valid"][3, :4].any() and frame.target.valid.sum() == 48 - 2 - 4
+    assert not stored(frame)["valid"][3, :4].any() and frame.target.valid.sum() == 48 - 2 - 4 - 1
+    assert np.argwhere(frame.target.sky).tolist() == [[0, 0], [0, 1], [3, 3], [4, 0]]
 
 
 def test_half_a_download_is_an_error(raw):

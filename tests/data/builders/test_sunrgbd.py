@@ -114,7 +114,7 @@ def test_real_scenes_have_the_depth_of_rooms(extra_data, tmp_path, sample):
     low, middle, high = np.percentile(frame.target.values[frame.target.valid], [1, 50, 99])
     assert 0.4 < low < middle < high <= 8 and 0.8 < middle < 4
     assert frame.target.valid.mean() > 0.7
-    steps = sunrgbd.read_steps(depth)
+    steps = sunrgbd.read_depth_steps(depth)
     valid = frame.target.valid
     np.testing.assert_allclose(frame.target.values[valid], steps[valid] / 8000, rtol=1e-6)
     assert stored(frame)["depth_m"][valid].tolist() == frame.target.values[valid].tolist()

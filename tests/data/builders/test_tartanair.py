@@ -1,11 +1,12 @@
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from labelled_trees import everything, measured, survives, trained_on, write_image, write_npy
 
 from dav.data.builders import tartanair
-from dav.data.frames import Skipped
+from dav.data.frames import Frame, Skipped
 from dav.errors import DavError
 
 (BUILDER,) = tartanair.BUILDERS
@@ -64,6 +65,19 @@ def test_black_images_and_nothing_but_sky_are_left_out(raw):
     black, empty = everything(BUILDER, raw)["train"][-2:]
     assert black == Skipped("ocean/Easy/P009/000000", "its image is black")
     assert empty == Skipped("ocean/Easy/P009/000001", "000001_left_depth.npy has no valid pixel")
+
+
+def test_dark_images_with_some_light_stay(raw):
+    trajectory = raw / "some/folder/ocean/ocean/Hard/P009"  # unpacked further down, too
+    write_image(trajectory / "image_left/000000_left.png", 10, 20, value=0)
+    path = trajectory / "image_left/000000_left.png"
+    pixels = cv2.imread(str(path)) * 0
+    pixels[:2, :3] = 90  # 3 % of it
+    cv2.imwrite(str(path), pixels)
+    write_npy(trajectory / "depth_left/000000_left_depth.npy", np.ones((10, 20), np.float32))
+    assert "ocean/Hard/P009/000000" in [
+        entry.id for entry in everything(BUILDER, raw)["train"] if isinstance(entry, Frame)
+    ]
 
 
 @pytest.mark.parametrize(

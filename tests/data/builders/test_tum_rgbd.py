@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -49,6 +51,13 @@ def test_images_go_with_the_nearest_maps(raw):
 def test_the_folder_of_one_sequence_will_do(raw):
     found = build(BUILDER, raw / "rgbd_dataset_freiburg1_desk")
     assert found["train"][0].id == "rgbd_dataset_freiburg1_desk/100.000000"
+
+
+def test_a_validation_sequence_is_known_by_its_name_from_inside_too(raw, monkeypatch):
+    monkeypatch.chdir(raw / "rgbd_dataset_freiburg1_desk_validation")
+    found = build(BUILDER, Path("."))
+    assert list(found) == ["val"]
+    assert found["val"][0].id == "rgbd_dataset_freiburg1_desk_validation/100.000000"
 
 
 def test_the_nearer_image_gets_the_map():

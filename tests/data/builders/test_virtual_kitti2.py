@@ -48,6 +48,20 @@ def test_centimetres_and_sky(whole):
     assert disparity["disparity"][5, 7] == pytest.approx(1 / 9.77)
 
 
+def test_archives_in_folders_of_their_own_give_the_same(whole, tmp_path):
+    for kind in ("rgb", "depth"):
+        for scene in FRAMES:
+            for variant in virtual_kitti2.VARIANTS:
+                inside = f"{scene}/{variant}/frames/{kind}"
+                link = tmp_path / f"vkitti_2.0.3_{kind}" / inside
+                link.parent.mkdir(parents=True)
+                link.symlink_to(whole / inside)
+    splits = BUILDER.plan(tmp_path)
+    assert splits == BUILDER.plan(whole)
+    (one,), (other,) = (list(BUILDER.read(raw, splits["test"][-1])) for raw in (tmp_path, whole))
+    assert one.id == other.id and one.image == other.image
+
+
 def test_the_last_frames_of_each_street_are_held_out_in_all_variants(whole):
     splits = BUILDER.plan(whole)
     held_out = {(scene, number) for scene, _, number in splits["test"]}
@@ -97,6 +111,6 @@ def test_what_is_missing_is_named(whole, tmp_path):
 def test_a_map_read_as_eight_bits_never_passes(whole, tmp_path):
     image, depth = virtual_kitti2._paths(tmp_path, "Scene01", "clone", 0)
     write_image(image)
-    write_steps(depth, np.zeros((6, 8), np.uint8))
-    (skipped,) = BUILDER.read(tmp_path, ("Scene01", "clone", 0))
-    assert "no valid pixel" in skipped.reason
+    write_steps(depth, ramp(first=1, step=5, dtype=np.uint8))
+    with pytest.raises(DavError, match=r"depth_00000\.png has 8 bits, not the 16 of depth"):
+        list(BUILDER.read(tmp_path, ("Scene01", "clone", 0)))
