@@ -45,12 +45,20 @@ def _store_file(content, target_size, keep, limit, quality):
             scale = limit / min(size)
             opened.draft("RGB", tuple(int(side * scale) + 1 for side in opened.size))
         opened.load()
+        if kind == "PNG":
+            _check_png(content)
         may_stay = kind in (KEPT if keep else SMALL) and mode in ("RGB", "L")
         if may_stay and not shrinks and tag not in images.TURNS:
             return content, size
         upright = opened.transpose(images.TURNS[turn]) if turn in images.TURNS else opened
         pixels = images.to_rgb(upright)
     return _encode(_shrunk(pixels, limit), keep, quality)
+
+
+def _check_png(content):
+    """Pillow reads past damage that the checksums inside a PNG tell, and other readers refuse."""
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
+        opened.verify()
 
 
 def _turn(orientation, size, target_size):
