@@ -18,6 +18,7 @@ continues.
 Exit codes: 0 done; 2 wrong usage; 75 stopped, run it again to continue; 1 anything else.
 """
 
+import dataclasses
 import functools
 import os
 from pathlib import Path
@@ -76,13 +77,17 @@ def parse(argv):
         "root": Path(values.out).expanduser(),
         "raw": Path(values.raw).expanduser() if values.raw else None,
         "run": make_run(values.processes, beam_options if values.beam else None),
-        "options": shards.Options(
-            short_side_px=values.short_side_px,
-            quality=values.quality,
-            sky=str(Path(values.sky).expanduser()) if values.sky else "",
-            skip_broken=values.skip_broken,
-        ),
+        "options": _options(values),
     }
+
+
+def _options(values):
+    """The options that were given; None if none was: then a set keeps those it was begun with."""
+    names = [field.name for field in dataclasses.fields(shards.Options)]
+    given = {name: values[name].value for name in names if values[name].present}
+    if given.get("sky"):
+        given["sky"] = str(Path(given["sky"]).expanduser())
+    return shards.Options(**given) if given else None
 
 
 def _split_at_dashes(argv):
