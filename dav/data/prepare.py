@@ -51,6 +51,8 @@ def prepare(root, name, *, raw=None, options=None, run=workers.in_process, tell=
     if folder and not catalog.can_build(name):
         return folder
     builder = catalog.builder_of(name)
+    if not str(root).isprintable():
+        raise ConfigError(f"the folder {str(root)!r} must have a name of plain text")
     damaged = damaged_files(folder) if folder else []
     if folder and not damaged:
         _options(folder, options)

@@ -97,7 +97,7 @@ def build(shard, count=lambda items, images: None):
         for frame in _frames(shard, count):
             record = frame if isinstance(frame, Skipped) else _record(shard, frame)
             if isinstance(record, Skipped):
-                skipped.append({"id": record.id, "reason": record.reason})
+                skipped.append({"id": _utf8(record.id), "reason": _utf8(record.reason)})
             else:
                 digests.append(hashlib.blake2b(record["image"], digest_size=DIGEST_BYTES).digest())
                 targets += bool(record["target"])
@@ -190,7 +190,7 @@ def _record(shard, frame):
         )
         if size is not None and tuple(image_size) != tuple(size):
             raise DavError(f"it is {image_size}, its target {size} (height, width)")
-        return examples.encode_example(frame, image)
+        return examples.encode_example(replace(frame, id=_utf8(frame.id)), image)
     except DavError as error:
         if target is None or options.skip_broken:
             return Skipped(frame.id, str(error))
@@ -200,11 +200,18 @@ def _record(shard, frame):
         ) from None
 
 
+def _utf8(text):
+    """Names of files may have any bytes; those that are no text become \\udcff and the like."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _with_sky(target, folder, name):
     """The target with the user's sky mask added."""
     if not folder:
         return target
     path = Path(folder) / f"{name}.png"
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DavError(f"the example {name} leads out of the folder of sky masks, {folder}")
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.exists() else None
     if mask is None:
         raise DavError(

@@ -1,6 +1,7 @@
 """Images as prepared data sets store them: whole, upright, and no larger than training needs."""
 
 import io
+import warnings
 
 import cv2
 import numpy as np
@@ -27,7 +28,9 @@ def store_image(image, *, target_size=None, keep, short_side_px, quality):
     if isinstance(image, np.ndarray):
         return _encode(_shrunk(image, limit), keep, quality)
     try:
-        return _store_file(image, target_size, keep, limit, quality)
+        with warnings.catch_warnings():  # of damaged tags, of many pixels: the image counts
+            warnings.simplefilter("ignore")
+            return _store_file(image, target_size, keep, limit, quality)
     except Exception as error:  # Pillow raises nearly everything
         raise DavError(images.reason(error)) from None
 

@@ -17,6 +17,13 @@ TELL_EVERY_S = 1.0
 _done = None  # in a worker process: the numbers of items and images that all are done with
 
 
+def cores():
+    """The cores that this process may use: of a shared machine, those that were allotted to it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def in_process(work, tell):
     """Builds the shards here, in order. tell(items, images) as they are done with."""
     items = images = 0
@@ -108,7 +115,7 @@ def _build(shard):
 
 def checksums(paths):
     """SHA-256 of files, several at a time: hashing lets other threads run."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         return list(pool.map(_checksum, paths))
 
 

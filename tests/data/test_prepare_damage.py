@@ -2,19 +2,23 @@
 
 import functools
 import io
+import json
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 from PIL import Image
 
 from dav import prepare as job
-from dav.data import prepare, shards, storing, workers
-from dav.data.examples import decode_image
+from dav.data import prepare, shards, sources, storing, workers
+from dav.data.examples import decode_example, decode_image
+from dav.data.frames import DEPTH_M, Target
 from dav.errors import ConfigError, DavError
+from dav.runtime.telemetry import Progress
 
 OPTIONS = shards.Options(short_side_px=32)
 
@@ -243,3 +247,41 @@ def test_items_are_told_as_they_are_done_not_by_the_shard(catalogued, tmp_path, 
     assert told[0] == (0, 10, 0) and told[-1] == (10, 10, 10)
     if run is workers.in_process:
         assert {items for items, *_ in told} == set(range(11))
+
+
+def test_names_that_are_no_text_are_kept_readable(catalogued, tmp_path):
+    raw = tiny.write_pictures(tmp_path / "raw", 3)
+    for number, name in enumerate((b"\xff\xfe.jpg", b"a\nb.jpg")):
+        os.rename(raw / f"{number:04d}.jpg", os.path.join(os.fsencode(raw), name))
+    (raw / os.fsdecode(b"broken\xff.jpg")).write_bytes(b"")
+    folder = build(tmp_path / "out", raw)
+    records = sources.open_split(tmp_path / "out", "tiny", "train")
+    names = {decode_example(record)["id"] for record in records}
+    assert names == {"\\udcff\\udcfe", "a\nb", "0002"}
+    report = json.loads((folder / "report.json").read_text())
+    assert report["splits"]["train"]["skipped"][0]["id"] == "broken\\udcff"
+    with pytest.raises(ConfigError, match="plain text"):
+        build(tmp_path / os.fsdecode(b"out\xff"), raw)
+
+
+@pytest.mark.parametrize("name", ["/etc/a", "../a", "b/../../a"])
+def test_no_name_leads_out_of_the_folder_of_sky_masks(tmp_path, name):
+    target = Target(DEPTH_M, np.ones((2, 2), np.float32), np.ones((2, 2), bool))
+    with pytest.raises(DavError, match="leads out"):
+        shards._with_sky(target, str(tmp_path / "sky"), name)
+
+
+def test_what_a_library_thinks_of_an_image_is_not_shown(monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    png = png_of(tiny.picture(1))
+    assert storing.store_image(png, keep=True, short_side_px=0, quality=95) == (png, (40, 60))
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("items", [3, 40_000])
+def test_a_log_file_gets_lines_now_and_then(capsys, items):
+    with Progress("tiny", 0) as progress:
+        tell = job._teller(progress)
+        for done in range(items + 1):
+            tell(done, items, done)
+    assert len(capsys.readouterr().out.splitlines()) in ({3, 4} if items == 3 else {100, 101})
