@@ -18,8 +18,8 @@ continues.
 Exit codes: 0 done; 2 wrong usage; 75 stopped, run it again to continue; 1 anything else.
 """
 
+import dataclasses
 import functools
-import os
 from pathlib import Path
 
 from dav import main as entry
@@ -29,7 +29,8 @@ from dav.errors import ConfigError
 from dav.files import read_json
 from dav.runtime.telemetry import Progress
 
-PLAIN_EVERY_ITEMS = 1000
+PLAIN_LINES = 100  # where the progress is not shown live
+RATE_EVERY_S = 1.0
 
 
 def main(argv):
@@ -57,7 +58,7 @@ def parse(argv):
     defaults = shards.Options()
     flags.DEFINE_integer("short_side_px", defaults.short_side_px, "", 0, flag_values=values)
     flags.DEFINE_integer("quality", defaults.quality, "", 1, 100, flag_values=values)
-    flags.DEFINE_integer("processes", os.cpu_count(), "", 1, flag_values=values)
+    flags.DEFINE_integer("processes", building.cores(), "", 1, flag_values=values)
     for name in ("skip_broken", "beam", "list"):
         flags.DEFINE_bool(name, False, "", flag_values=values)
     try:
@@ -74,15 +75,19 @@ def parse(argv):
     return {
         "name": rest[0],
         "root": Path(values.out).expanduser(),
-        "raw": Path(values.raw).expanduser() if values.raw else None,
+        "raw": Path(values.raw).expanduser().absolute() if values.raw else None,
         "run": make_run(values.processes, beam_options if values.beam else None),
-        "options": shards.Options(
-            short_side_px=values.short_side_px,
-            quality=values.quality,
-            sky=str(Path(values.sky).expanduser()) if values.sky else "",
-            skip_broken=values.skip_broken,
-        ),
+        "options": _options(values),
     }
+
+
+def _options(values):
+    """The options that were given; None if none was: then a set keeps those it was begun with."""
+    names = [field.name for field in dataclasses.fields(shards.Options)]
+    given = {name: values[name].value for name in names if values[name].present}
+    if given.get("sky"):
+        given["sky"] = str(Path(given["sky"]).expanduser())
+    return shards.Options(**given) if given else None
 
 
 def _split_at_dashes(argv):
@@ -103,7 +108,7 @@ def make_run(processes, beam_options=None):
 
 def prepare_set(name, root, *, raw=None, options=None, run=building.in_process):
     """Builds or checks one data set, shows progress; returns a line that says what stands where."""
-    with Progress(name, 0, plain_every=PLAIN_EVERY_ITEMS) as progress:
+    with Progress(name, 0, batch_s=RATE_EVERY_S) as progress:
         folder = engine.prepare(
             root, name, raw=raw, options=options, run=run, tell=_teller(progress)
         )
@@ -113,6 +118,7 @@ def prepare_set(name, root, *, raw=None, options=None, run=building.in_process):
 def _teller(progress):
     def tell(items, total, images):
         progress.total = total
+        progress.plain_every = max(1, total // PLAIN_LINES)
         progress.update(items, f"{images} images", unit="items")
 
     return tell
@@ -138,7 +144,7 @@ def prepare(config, paths):
 
     check_root(config, paths)
     names, complete = recipe.data_set_names(config), not missing_sets(config, paths)
-    run = make_run(1 if all(map(is_embedded, names)) else os.cpu_count())
+    run = make_run(1 if all(map(is_embedded, names)) else building.cores())
     for name in names:
         print(prepare_set(name, paths.data, raw=raw_folder(config, name), run=run))
     if complete:

@@ -42,6 +42,7 @@ def build(shard):
         said = str(error) if isinstance(error, DavError) else traceback.format_exc()
         write_whole(_told(shard), said)
         raise
+    _told(shard).unlink(missing_ok=True)
 
 
 def _told(shard):
@@ -60,7 +61,8 @@ class _watched:
     """Tells of finished shards while the pipeline runs."""
 
     def __init__(self, work, tell):
-        self._work, self._tell = work, tell
+        self._left, self._tell = work, tell
+        self._items = self._images = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -77,6 +79,8 @@ class _watched:
             self._count()
 
     def _count(self):
-        done = [shard for shard in self._work if shards.is_done(shard)]
-        images = sum(shards.image_count(shard) for shard in done)
-        self._tell(sum(len(shard.items) for shard in done), images)
+        done = [shard for shard in self._left if shards.is_done(shard)]
+        self._left = [shard for shard in self._left if shard not in done]
+        self._items += sum(len(shard.items) for shard in done)
+        self._images += sum(map(shards.image_count, done))
+        self._tell(self._items, self._images)

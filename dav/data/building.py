@@ -1,7 +1,10 @@
 """Shards built one after the other here, or by several processes at once."""
 
+import contextlib
+import errno
 import multiprocessing
 import os
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -11,22 +14,27 @@ from dav.errors import DavError
 from dav.files import checksum
 
 TELL_EVERY_S = 1.0
-_images = None  # in a worker process: the number of images that all of them have worked on
+_done = None  # in a worker process: the numbers of items and images that all are done with
+
+
+def cores():
+    """The cores that this process may use: of a shared machine, those that were allotted to it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_process(work, tell):
-    """Builds the shards here, in order. tell(items, images) after every shard."""
+    """Builds the shards here, in order. tell(items, images) as they are done with."""
     items = images = 0
 
-    def count(number):
-        nonlocal images
-        images += number
+    def count(more_items, more_images):
+        nonlocal items, images
+        items, images = items + more_items, images + more_images
         tell(items, images)
 
     for shard in work:
         shards.build(shard, count)
-        items += len(shard.items)
-        tell(items, images)
 
 
 def in_processes(work, tell, *, processes):
@@ -34,18 +42,18 @@ def in_processes(work, tell, *, processes):
     if processes == 1 or len(work) <= 1:
         return in_process(work, tell)
     context = multiprocessing.get_context("spawn")
-    images = context.Value("q", 0)
+    done = context.Array("q", 2)
     pool = ProcessPoolExecutor(
-        min(processes, len(work)), context, initializer=_start, initargs=(images,)
+        min(processes, len(work)), context, initializer=_start, initargs=(done,)
     )
-    items = 0
+    pending = set()
     try:
-        pending = {pool.submit(_build, shard): shard for shard in work}
+        with _without_interrupts():
+            pending |= {pool.submit(_build, shard) for shard in work}
         for future in _finished(pending):
             if future is not None:
                 future.result()
-                items += len(pending[future].items)
-            tell(items, images.value)
+            tell(*done)
     except BrokenProcessPool:
         raise DavError(
             "a worker process was killed, for want of memory perhaps; run the same command again, "
@@ -54,10 +62,23 @@ def in_processes(work, tell, *, processes):
     finally:
         workers = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
-        if items < sum(len(shard.items) for shard in work):
+        if not all(future.done() and not future.cancelled() for future in pending):
             for worker in workers:
                 worker.terminate()
         pool.shutdown(wait=True)
+
+
+@contextlib.contextmanager
+def _without_interrupts():
+    """Processes begun inside never see Ctrl-C, which a terminal sends to all: they are ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _finished(pending):
@@ -72,10 +93,10 @@ def _finished(pending):
             yield None
 
 
-def _start(images):
+def _start(done):
     """A worker must not outlive a parent that was killed, nor use more than its core."""
-    global _images
-    _images = images
+    global _done
+    _done = done
     import cv2
 
     cv2.setNumThreads(1)
@@ -84,14 +105,25 @@ def _start(images):
 
 
 def _build(shard):
-    def count(number):
-        with _images.get_lock():
-            _images.value += number
+    def count(items, images):
+        with _done.get_lock():
+            _done[0] += items
+            _done[1] += images
 
     shards.build(shard, count)
 
 
 def checksums(paths):
     """SHA-256 of files, several at a time: hashing lets other threads run."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(checksum, paths))
+    with ThreadPoolExecutor(min(8, cores())) as pool:
+        return list(pool.map(_checksum, paths))
+
+
+def _checksum(path):
+    """A file that the disk does not give back is as damaged as a missing one."""
+    try:
+        return checksum(path)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return ""

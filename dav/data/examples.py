@@ -28,6 +28,8 @@ from dav.data import targets
 from dav.data.frames import DEPTH_M, PAIRS, Pairs
 from dav.errors import DavError
 
+UPRIGHT_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
 
 def features():
     """The TFDS features of a record."""
@@ -99,11 +101,11 @@ def check_size(image, target, name):
 
 
 def decode_image(encoded, name):
-    """An image file's bytes → uint8 [H, W, 3] RGB."""
+    """A stored image file's bytes → uint8 [H, W, 3] RGB. It is upright, whatever its tags say."""
     decoded = None
     if encoded:
         try:
-            decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+            decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), UPRIGHT_RGB)
         except cv2.error:
             decoded = None
     if decoded is None:

@@ -14,19 +14,15 @@ import hashlib
 import os
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from dav.data import building, catalog, shards
+from dav.data.finishing import MARKER, PLAN, REPORT, finish, lasting
 from dav.data.frames import Builder
 from dav.errors import ConfigError, DavError
-from dav.files import checksum, hold, read_json, write_json
-
-MARKER = "checksums.json"
-REPORT = "report.json"
-PLAN = "plan.json"
+from dav.files import hold, read_json, write_json
 
 
 def find(root, name):
@@ -47,23 +43,31 @@ def prepare(root, name, *, raw=None, options=None, run=building.in_process, tell
 
     Does nothing to a finished set whose files have the recorded checksums, nor to one that was
     built elsewhere; continues an unfinished one; of a damaged one, rebuilds the damaged shards.
-    `run(shards, tell)` does the work (building.py, beam.py) and calls tell(done items, total items,
+    `run(shards, tell)` does the work (workers.py, beam.py) and calls tell(done items, total items,
     images). Returns the folder.
     """
-    root, options = Path(root), options or shards.Options()
+    root = Path(root)
     folder = find(root, name)
     if folder and not catalog.can_build(name):
         return folder
     builder = catalog.builder_of(name)
+    if not str(root).isprintable():
+        raise ConfigError(f"the folder {str(root)!r} must have a name of plain text")
+    damaged = damaged_files(folder) if folder else []
+    if folder and not damaged:
+        _options(folder, options)
+        return folder
     with _only_process(root / name, name):
-        damaged = damaged_files(folder) if folder else []
-        if folder and not damaged:
-            return folder
+        splits = _plan(builder, raw, folder, damaged)
         final = root / name / builder.version
         staged = final.with_name(f"{builder.version}.incomplete")
-        if folder:
-            _reopen(folder, staged, damaged)
-        return _build(builder, raw, staged, final, options, run, tell or (lambda *counts: None))
+        _reopen(final, staged, damaged if folder == final else None)
+        options = _options(staged, options)
+        return _build(builder, splits, raw, staged, final, options, run, tell or _untold)
+
+
+def _untold(*counts):
+    pass
 
 
 @contextlib.contextmanager
@@ -75,20 +79,43 @@ def _only_process(folder, name):
         yield
 
 
-def _reopen(folder, staged, damaged):
-    """Turns a finished set with damage into an unfinished one that lacks the damaged files."""
-    if not (folder / PLAN).exists():
-        shutil.rmtree(folder)
+def _reopen(final, staged, suspects):
+    """Turns a finished set with damage among `suspects` (None: anywhere) into an unfinished one
+    that lacks the damaged files. Killed at any moment, it leaves either."""
+    if not final.exists():
         return
+    if not (final / PLAN).exists() and not (final / MARKER).exists():
+        raise DavError(
+            f"{final} is not a set that dav has finished, for it has no {MARKER}; move it away, or "
+            "delete it"
+        )
+    for name in damaged_files(final, suspects):
+        (final / name).unlink(missing_ok=True)
     shutil.rmtree(staged, ignore_errors=True)
-    (folder / MARKER).unlink()
-    os.replace(folder, staged)
-    for name in damaged:
-        (staged / name).unlink(missing_ok=True)
+    os.replace(final, staged)
+    (staged / MARKER).unlink(missing_ok=True)
 
 
-def _build(builder: Builder, raw, staged, final, options, run, tell):
-    splits = _plan(builder, raw)
+def _options(folder, options):
+    """The options of a set, finished or not: those that it was begun with. Raises ConfigError if
+    other ones are given."""
+    begun = next((folder / n for n in (PLAN, REPORT) if (folder / n).exists()), None)
+    stored = begun and read_json(begun)["options"]
+    if not stored:
+        return options or shards.Options()
+    if options is None:
+        options = shards.Options(**stored | {"sky": ""})
+    given = lasting(options)
+    changed = [f"{key}={stored.get(key)}" for key in given if given[key] != stored.get(key)]
+    if changed:
+        raise ConfigError(
+            f"{folder} was begun with other options ({', '.join(changed)}); give the same, or "
+            "delete it to begin anew"
+        )
+    return options
+
+
+def _build(builder: Builder, splits, raw, staged, final, options, run, tell):
     staged.mkdir(parents=True, exist_ok=True)
     _check_plan(staged, builder, splits, options)
     work = {
@@ -98,14 +125,13 @@ def _build(builder: Builder, raw, staged, final, options, run, tell):
     everything = [shard for part in work.values() for shard in part]
     missing = [shard for shard in everything if not shards.is_done(shard)]
     with _swept(staged):
-        run(missing, _telling(everything, tell))
+        run(missing, _telling(everything, missing, tell))
     parts = [read_json(shard.part) for shard in everything]
     if not any(part["records"] for part in parts):
         raise DavError(_nothing(builder, raw, parts))
     if not any(part["targets"] for part in parts):
         _drop_duplicates(everything)
-    _finish(builder, staged, work, options)
-    shutil.rmtree(final, ignore_errors=True)  # one without a marker: it was never finished
+    finish(builder, staged, work, options)
     os.replace(staged, final)
     return final
 
@@ -125,15 +151,19 @@ def _swept(folder):
         sweep()
 
 
-def _plan(builder, raw):
-    """The work items of every split, as a tuple. Raises DavError for a folder without any."""
+def _plan(builder, raw, folder, damaged):
+    """The work items of every split, as a tuple. Raises DavError for a raw folder without any.
+
+    `damaged` files of the finished set in `folder` are named where they cannot be made again.
+    """
     if raw is not None and not Path(raw).is_dir():
         raise ConfigError(f"the raw folder {raw} of {builder.name} does not exist")
     needs_raw = not builder.name.startswith("sample/")
     if needs_raw and raw is None:
+        broken = f"{folder} is damaged ({_some(damaged)}), and " if damaged else ""
         raise ConfigError(
-            f"{builder.name} is made from its authors' files: say where they are (--raw=DIR; "
-            "docs/data.md tells how to obtain them)"
+            f"{broken}{builder.name} is made from its authors' files: say where they are "
+            "(--raw=DIR; docs/data.md tells how to obtain them)"
         )
     found = builder.plan(Path(raw) if raw is not None else None)
     splits = {split: tuple(items) for split, items in found.items() if items}
@@ -142,30 +172,27 @@ def _plan(builder, raw):
     return splits
 
 
+def _some(names):
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 def _check_plan(staged, builder, splits, options):
     """What a build was begun from must not change until it is finished."""
     digest = hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()
     counts = {split: len(items) for split, items in splits.items()}
     plan = {"name": builder.name, "version": builder.version, "items": counts}
-    plan |= {"sha256": digest, "options": _lasting(options)}
+    plan |= {"sha256": digest, "options": lasting(options)}
     path = staged / PLAN
     if not path.exists():
         write_json(path, plan)
         return
     begun = read_json(path)
-    changed = [key for key in plan if plan[key] != begun.get(key)]
-    if changed:
-        what = {"sha256": "the raw folder's files", "items": "the raw folder's files"}
-        names = sorted({what.get(key, key) for key in changed})
+    if plan != begun:
         raise DavError(
-            f"{staged} was begun with other {' and '.join(names)}; restore them to continue, or "
+            f"{staged} was begun with other files in the raw folder; restore them to continue, or "
             "delete it to begin anew"
         )
-
-
-def _lasting(options):
-    """The options that decide what is stored."""
-    return {**asdict(options), "sky": bool(options.sky)}
 
 
 def _shards_of(builder, raw, staged, split, items, options):
@@ -178,10 +205,10 @@ def _shards_of(builder, raw, staged, split, items, options):
     ]
 
 
-def _telling(everything, tell):
+def _telling(everything, missing, tell):
     """From counts of the shards at work to counts of the whole set."""
     total = sum(len(shard.items) for shard in everything)
-    before = sum(len(shard.items) for shard in everything if shards.is_done(shard))
+    before = total - sum(len(shard.items) for shard in missing)
     tell(before, total, 0)
     return lambda items, images: tell(before + items, total, images)
 
@@ -203,70 +230,26 @@ def _drop_duplicates(everything):
         shards.drop_records(shard, np.flatnonzero(gone[end - len(part) : end]).tolist())
 
 
-def _finish(builder, staged, work, options):
-    """Report, TFDS's metadata, and the checksums that mark the set as finished."""
-    parts = {split: [read_json(s.part) for s in group] for split, group in work.items()}
-    report = {
-        "name": builder.name,
-        "options": _lasting(options),
-        "splits": {
-            split: {
-                "items": sum(len(shard.items) for shard in work[split]),
-                "records": sum(part["records"] for part in group),
-                "skipped": [line for part in group for line in part["skipped"]],
-                "duplicates": sum(len(part["duplicates"]) for part in group),
-            }
-            for split, group in parts.items()
-        },
-    }
-    write_json(staged / REPORT, report)
-    _write_metadata(builder, staged, parts)
-    everything = [shard for group in work.values() for shard in group]
-    sums = {shard.path.name: read_json(shard.part)["sha256"] for shard in everything}
-    others = [staged / name for name in ("dataset_info.json", "features.json", REPORT, PLAN)]
-    write_json(staged / MARKER, sums | {path.name: checksum(path) for path in others})
+def damaged_files(folder, among=None):
+    """The files of a finished set, of all or `among` these, that are missing or differ from their
+    checksums."""
+    folder = Path(folder)
+    recorded = _recorded(folder)
+    names = [name for name in recorded if among is None or name in among]
+    sums = building.checksums([folder / name for name in names])
+    return [name for name, found in zip(names, sums, strict=True) if found != recorded[name]]
 
 
-def _write_metadata(builder, staged, parts):
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import dataset_info, file_adapters, naming
-
-    from dav.data.examples import features
-
-    name = builder.name.replace("/", "_")
-    identity = dataset_info.DatasetIdentity(
-        name=name, version=tfds.core.Version(builder.version), data_dir=str(staged), module_name=""
-    )
-    info = tfds.core.DatasetInfo(
-        builder=identity, features=features(), disable_shuffling=True, description=builder.name
-    )
-    info.set_file_format(file_adapters.FileFormat.ARRAY_RECORD)
-    splits = [
-        tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=[part["records"] for part in group],
-            num_bytes=sum(part["bytes"] for part in group),
-            filename_template=naming.ShardedFileTemplate(
-                dataset_name=name, data_dir=str(staged), split=split, filetype_suffix="array_record"
-            ),
-        )
-        for split, group in parts.items()
-    ]
-    info.set_splits(tfds.core.SplitDict(splits))
-    info.write_to_directory(str(staged))
-
-
-def damaged_files(folder):
-    """The files of a finished set that are missing or differ from their checksums."""
-    recorded = read_json(Path(folder) / MARKER)
-    names = list(recorded)
-    return [
-        name
-        for name, sha256 in zip(
-            names, building.checksums([Path(folder) / n for n in names]), strict=True
-        )
-        if sha256 != recorded[name]
-    ]
+def _recorded(folder):
+    """File name → checksum. Where the list itself is lost, what the parts say."""
+    try:
+        recorded = read_json(folder / MARKER)
+        if isinstance(recorded, dict):
+            return recorded
+    except (DavError, FileNotFoundError):
+        pass
+    parts = [shards.read_part(path) for path in sorted(folder.glob("parts/*.json"))]
+    return {MARKER: "lost"} | {part["file"]: part["sha256"] for part in parts if part}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ follows, and only with it the shard counts as done.
 
 import contextlib
 import hashlib
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,32 +61,54 @@ class Shard:
 
 def is_done(shard):
     """Whether a shard is there, whole: its part file is written last."""
-    if not shard.part.exists() or not shard.path.exists():
-        return False
-    return read_json(shard.part)["bytes"] == shard.path.stat().st_size
+    part = read_part(shard.part)
+    return bool(part) and shard.path.exists() and part["bytes"] == shard.path.stat().st_size
 
 
-def build(shard, count=lambda images: None):
-    """Writes one shard and its part file; calls count(1) for every example done with."""
+def read_part(path):
+    """A part file's content; None if it, or the digests beside it, are missing or damaged."""
+    try:
+        part = read_json(path)
+        whole = part.pop("check") == _check(part)
+        whole &= part["digests_sha256"] == checksum(path.with_suffix(".digests"))
+    except (DavError, OSError, KeyError, TypeError, AttributeError):
+        return None
+    return part if whole else None
+
+
+def _write_part(shard, part):
+    part |= {"file": shard.path.name} | describe(shard.path)
+    part["digests_sha256"] = checksum(shard.part.with_suffix(".digests"))
+    write_json(shard.part, part | {"check": _check(part)})
+
+
+def _check(part):
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+
+
+def build(shard, count=lambda items, images: None):
+    """Writes one shard and its part file; calls count(items, images) for every example and every
+    item done with."""
     skipped, digests, targets = [], [], 0
 
     def records():
         nonlocal targets
         serialize = serializer()
-        for frame in _frames(shard):
+        for frame in _frames(shard, count):
             record = frame if isinstance(frame, Skipped) else _record(shard, frame)
             if isinstance(record, Skipped):
-                skipped.append({"id": record.id, "reason": record.reason})
+                skipped.append({"id": _utf8(record.id), "reason": _utf8(record.reason)})
             else:
                 digests.append(hashlib.blake2b(record["image"], digest_size=DIGEST_BYTES).digest())
                 targets += bool(record["target"])
                 yield serialize(record)
-            count(1)
+            count(0, 1)
 
+    shard.part.unlink(missing_ok=True)  # it may tell of another form of the shard
     number = write_records(shard.path, records())
     write_whole(shard.part.with_suffix(".digests"), b"".join(digests))
     part = {"records": number, "targets": targets, "skipped": skipped, "duplicates": []}
-    write_json(shard.part, part | describe(shard.path))
+    _write_part(shard, part)
 
 
 def image_count(shard):
@@ -136,7 +159,7 @@ def serializer():
     )
 
 
-def _frames(shard):
+def _frames(shard, count):
     """The frames of all items; with skip_broken, broken items are told instead of raised."""
     for item in shard.items:
         try:
@@ -145,6 +168,7 @@ def _frames(shard):
             if not shard.options.skip_broken:
                 raise
             yield Skipped(str(item), str(error))
+        count(1, 0)
 
 
 def _record(shard, frame):
@@ -166,7 +190,7 @@ def _record(shard, frame):
         )
         if size is not None and tuple(image_size) != tuple(size):
             raise DavError(f"it is {image_size}, its target {size} (height, width)")
-        return examples.encode_example(frame, image)
+        return examples.encode_example(replace(frame, id=_utf8(frame.id)), image)
     except DavError as error:
         if target is None or options.skip_broken:
             return Skipped(frame.id, str(error))
@@ -176,11 +200,18 @@ def _record(shard, frame):
         ) from None
 
 
+def _utf8(text):
+    """Names of files may have any bytes; those that are no text become \\udcff and the like."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _with_sky(target, folder, name):
     """The target with the user's sky mask added."""
     if not folder:
         return target
     path = Path(folder) / f"{name}.png"
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DavError(f"the example {name} leads out of the folder of sky masks, {folder}")
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.exists() else None
     if mask is None:
         raise DavError(
@@ -196,21 +227,21 @@ def drop_records(shard, dropped):
     """Writes a shard again without the records at the indices `dropped`, which are duplicates."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    part = read_json(shard.part)
+    part = read_part(shard.part)
     if part["duplicates"] == dropped:
         return
     if part["duplicates"]:  # dropped others before: only the raw files know the rest
         build(shard)
-        part = read_json(shard.part)
+        part = read_part(shard.part)
     if not dropped:
         return
+    shard.part.unlink()  # killed between shard and part, the shard is made again
     reader = ArrayRecordReader(str(shard.path))
     gone = set(dropped)
     kept = (reader.read([i])[0] for i in range(part["records"]) if i not in gone)
     with contextlib.closing(reader):
         number = write_records(shard.path, kept)
-    part |= {"records": number, "duplicates": dropped}
-    write_json(shard.part, part | describe(shard.path))
+    _write_part(shard, part | {"records": number, "duplicates": dropped})
 
 
 def digests_of(shard):

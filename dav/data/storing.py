@@ -1,6 +1,7 @@
 """Images as prepared data sets store them: whole, upright, and no larger than training needs."""
 
 import io
+import warnings
 
 import cv2
 import numpy as np
@@ -27,7 +28,9 @@ def store_image(image, *, target_size=None, keep, short_side_px, quality):
     if isinstance(image, np.ndarray):
         return _encode(_shrunk(image, limit), keep, quality)
     try:
-        return _store_file(image, target_size, keep, limit, quality)
+        with warnings.catch_warnings():  # of damaged tags, of many pixels: the image counts
+            warnings.simplefilter("ignore")
+            return _store_file(image, target_size, keep, limit, quality)
     except Exception as error:  # Pillow raises nearly everything
         raise DavError(images.reason(error)) from None
 
@@ -45,12 +48,20 @@ def _store_file(content, target_size, keep, limit, quality):
             scale = limit / min(size)
             opened.draft("RGB", tuple(int(side * scale) + 1 for side in opened.size))
         opened.load()
+        if kind == "PNG":
+            _check_png(content)
         may_stay = kind in (KEPT if keep else SMALL) and mode in ("RGB", "L")
         if may_stay and not shrinks and tag not in images.TURNS:
             return content, size
         upright = opened.transpose(images.TURNS[turn]) if turn in images.TURNS else opened
         pixels = images.to_rgb(upright)
     return _encode(_shrunk(pixels, limit), keep, quality)
+
+
+def _check_png(content):
+    """Pillow reads past damage that the checksums inside a PNG tell, and other readers refuse."""
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
+        opened.verify()
 
 
 def _turn(orientation, size, target_size):
