@@ -43,7 +43,7 @@ def prepare(root, name, *, raw=None, options=None, run=building.in_process, tell
 
     Does nothing to a finished set whose files have the recorded checksums, nor to one that was
     built elsewhere; continues an unfinished one; of a damaged one, rebuilds the damaged shards.
-    `run(shards, tell)` does the work (workers.py, beam.py) and calls tell(done items, total items,
+    `run(shards, tell)` does the work (building.py, beam.py) and calls tell(done items, total items,
     images). Returns the folder.
     """
     root = Path(root)

@@ -14,7 +14,7 @@ import tiny
 from PIL import Image
 
 from dav import prepare as job
-from dav.data import prepare, shards, sources, storing, workers
+from dav.data import building, prepare, shards, sources, storing
 from dav.data.examples import decode_example, decode_image
 from dav.data.frames import DEPTH_M, Target
 from dav.errors import ConfigError, DavError
@@ -149,12 +149,12 @@ def test_a_file_that_the_disk_does_not_give_back_is_damaged(catalogued, tmp_path
     folder = build(tmp_path / "out", raw)
     victim = sorted(folder.glob("*.array_record-*"))[1]
 
-    def checksum(path, real=workers.checksum):
+    def checksum(path, real=building.checksum):
         if path == victim:
             raise OSError(5, "Input/output error", str(path))
         return real(path)
 
-    monkeypatch.setattr(workers, "checksum", checksum)
+    monkeypatch.setattr(building, "checksum", checksum)
     assert prepare.damaged_files(folder) == [victim.name]
 
 
