@@ -60,12 +60,10 @@ def in_processes(work, tell, *, processes):
             "with fewer --processes: what is finished is kept"
         ) from None
     finally:
-        workers = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
-        if not all(future.done() and not future.cancelled() for future in pending):
-            for worker in workers:
+        if not all(future.done() for future in pending):
+            for worker in list((pool._processes or {}).values()):
                 worker.terminate()
-        pool.shutdown(wait=True)
+        pool.shutdown(wait=True, cancel_futures=True)  # at once: a second call would not wait
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 import functools
 import json
+import multiprocessing
 from dataclasses import replace
 
 import cv2
@@ -243,6 +244,7 @@ def test_an_error_in_a_worker_process_arrives_whole(catalogued, tmp_path):
     run = functools.partial(building.in_processes, processes=2)
     with pytest.raises(DavError, match=r"0006\.npy is missing"):
         build(tmp_path / "out", raw, "tiny/depth", run=run)
+    assert not multiprocessing.active_children()
 
 
 def test_beam_builds_the_same_bytes(catalogued, tmp_path):

@@ -271,6 +271,16 @@ def test_no_name_leads_out_of_the_folder_of_sky_masks(tmp_path, name):
         shards._with_sky(target, str(tmp_path / "sky"), name)
 
 
+def test_a_webp_stays_only_if_it_is_whole():
+    file = io.BytesIO()
+    Image.fromarray(tiny.picture(1)).save(file, "WEBP")
+    options = {"keep": False, "short_side_px": 0, "quality": 95}
+    assert storing.store_image(file.getvalue(), **options) == (file.getvalue(), (40, 60))
+    for cut in (20, 100, len(file.getvalue()) - 30):
+        with pytest.raises(DavError, match=r"truncated|damaged|known format"):
+            storing.store_image(file.getvalue()[:cut], **options)
+
+
 def test_what_a_library_thinks_of_an_image_is_not_shown(monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     png = png_of(tiny.picture(1))
