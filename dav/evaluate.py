@@ -10,7 +10,7 @@ import cv2
 import jax
 import numpy as np
 
-from dav import folders, recipe, report
+from dav import folders, recipe, recipe_data, report
 from dav.errors import DavError
 from dav.files import read_json, write_json
 from dav.inference import predict_each
@@ -114,7 +114,7 @@ def vertical_ramp(images):
 
 def score_set(config, paths, name, predictors):
     """Every case of one data set; images without a valid pixel are named and left out."""
-    examples = list(recipe.open_examples(paths.data, (name,), config.evaluation.split))
+    examples = list(recipe_data.open_examples(paths.data, (name,), config.evaluation.split))
     empty = [example["id"] for example in examples if not example["valid"].any()]
     if empty:
         print(f"{name}: no valid pixel in {', '.join(empty)}; left out")
