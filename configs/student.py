@@ -37,6 +37,7 @@ def get_config(preset="mini"):
     config.teacher_workdir = ""  # WORKDIR/teacher
     config.labels_dir = ""  # WORKDIR/labels
     config.data.unlabelled = ("sample/photos",) if mini else UNLABELLED_SETS
+    config.data.unlabelled_weights = ()  # as labelled_weights
     labelled, unlabelled = (4, 8) if mini else (64, 128)  # 1 : 2, as the paper
     config.batch = ConfigDict(dict(labelled=labelled, unlabelled=unlabelled))
     config.label_batch = 8 if mini else 64

@@ -43,7 +43,7 @@ def mini():
     config.steps = 200
     config.batch = ConfigDict(dict(labelled=8))
     config.optimizer = optimizer(encoder_lr=5e-4, decoder_lr=1e-3, warmup_steps=20)
-    config.data = ConfigDict(dict(root="", raw="", labelled=("sample/icl", "sample/tum")))
+    config.data = data(labelled=("sample/icl", "sample/tum"), workers=0)
     config.evaluation = ConfigDict(
         dict(sets=("sample/icl", "sample/tum", "sample/lab"), split="heldout", max_depth_m=10.0)
     )
@@ -60,7 +60,7 @@ def paper_scale(preset):
     config.steps = EPOCHS * LABELLED_IMAGES // BATCH
     config.batch = ConfigDict(dict(labelled=BATCH))
     config.optimizer = optimizer(encoder_lr=5e-6, decoder_lr=5e-5, warmup_steps=0)
-    config.data = ConfigDict(dict(root="", raw="", labelled=LABELLED_SETS))
+    config.data = data(labelled=LABELLED_SETS, workers=-1)
     config.evaluation = ConfigDict(
         dict(sets=("nyuv2", "kitti", "diode/indoor"), split="test", max_depth_m=80.0)
     )
@@ -75,6 +75,19 @@ def common():
     config.log_every = 10
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, min_sharded_elements=2**18))
     return config
+
+
+def data(*, labelled, workers):
+    """Where the data sets stand (root, and raw for those yet to be made), which they are and how
+    they are read.
+
+    labelled_weights: nothing: one shuffled sequence of all images; else one number a set, in whose
+    proportion its images come, however many there are. workers: processes that decode; 0: two
+    threads, enough for small crops; -1: one for every core. It changes nothing but the speed.
+    """
+    return ConfigDict(
+        dict(root="", raw="", labelled=labelled, labelled_weights=(), workers=workers)
+    )
 
 
 def optimizer(*, encoder_lr, decoder_lr, warmup_steps):

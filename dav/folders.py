@@ -18,6 +18,7 @@ CIRCUMSTANCES = {
     "mesh",
     "teacher_workdir",
 }
+DATA_CIRCUMSTANCES = {"root", "raw", "workers"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def teacher_config(config, paths):
     """The recipe of a student's teacher, reading the same data."""
     teacher = config.teacher.copy_and_resolve_references()
     teacher.data.root = str(paths.data)
+    teacher.data.workers = config.data.get("workers", 0)
     teacher.mesh = config.mesh.copy_and_resolve_references()
     return teacher
 
@@ -79,14 +81,14 @@ def check_trained(config, paths):
 
 def identity(config):
     """The config as plain values, without what does not change the weights: where files are, how
-    many devices share the work, how often to log and save, what is evaluated."""
+    many devices and processes share the work, how often to log and save, what is evaluated."""
     return _without_circumstances(json.loads(config.to_json_best_effort()))
 
 
 def _without_circumstances(plain):
     kept = {name: value for name, value in plain.items() if name not in CIRCUMSTANCES}
     kept["data"] = {
-        name: value for name, value in plain["data"].items() if name not in {"root", "raw"}
+        name: value for name, value in plain["data"].items() if name not in DATA_CIRCUMSTANCES
     }
     if "teacher" in kept:
         kept["teacher"] = _without_circumstances(kept["teacher"])

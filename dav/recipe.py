@@ -11,10 +11,8 @@ import jax
 import numpy as np
 import optax
 
-from dav import folders
-from dav.data import labels, pipeline, sources
-from dav.data.examples import decode_example
-from dav.errors import ConfigError, DavError
+from dav import recipe_data
+from dav.errors import ConfigError
 from dav.models.depth_anything import SIZES, DepthAnything, make_encoder
 from dav.models.vit import PATCH_PX
 from dav.runtime import checkpoint, parallel
@@ -57,8 +55,7 @@ def check(config):
     for kind, images in config.batch.items():
         if images < 1:
             raise ConfigError(f"config.batch.{kind}={images} must be at least 1")
-    if not config.evaluation.sets or not config.data.labelled:
-        raise ConfigError("config.evaluation.sets and config.data.labelled must not be empty")
+    recipe_data.check(config)
     if "teacher" in config:
         check(config.teacher)
 
@@ -247,42 +244,3 @@ def whole_batch(images):
     """The smallest batch of at least so many images that splits evenly over the devices."""
     devices = jax.device_count()
     return -(-images // devices) * devices
-
-
-def make_batches(config, paths):
-    """The recipe's batches[step]."""
-    kinds = {"labelled": open_examples(paths.data, config.data.labelled, "train")}
-    if config.recipe == "student":
-        kinds["unlabelled"] = sources.Concatenated(
-            tuple(open_pseudo_labelled(config, paths, name) for name in config.data.unlabelled)
-        )
-    return pipeline.make_batches(
-        kinds,
-        config.batch.to_dict(),
-        seed=config.seed,
-        short_side_px=config.train_short_side_px,
-        crop_px=tuple(config.crop_px),
-        process=jax.process_index(),
-        processes=jax.process_count(),
-    )
-
-
-def open_examples(root, names, split):
-    """Decoded examples of several data sets, one after the other."""
-    parts = tuple(sources.open_split(root, name, split) for name in names)
-    return sources.Decoded(sources.Concatenated(parts), decode_example)
-
-
-def open_pseudo_labelled(config, paths, name):
-    """The images of an unlabelled set with the teacher's labels."""
-    missing = folders.missing_label_shards(config, paths, name)
-    if missing:
-        raise DavError(
-            f"{len(missing)} label shards of {name!r} are missing below {paths.labels}; run the "
-            "same command with --job=label (or without --job) first"
-        )
-    shards = [path.name for path in sources.split_shards(paths.data, name, "train")]
-    examples = open_examples(paths.data, (name,), "train")
-    return sources.WithLabels(
-        examples, labels.open_labels(folders.label_folder(paths, name), shards)
-    )

@@ -9,7 +9,7 @@ import cv2
 import jax
 import numpy as np
 
-from dav import recipe, viz
+from dav import recipe_data, viz
 from dav.files import read_lines, write_whole
 from dav.step import strong_view
 
@@ -187,7 +187,7 @@ def overview(config, cases):
 
 def tasks(config, paths):
     """A few inputs of the student's first step, and the pseudo-labels it had to match."""
-    batch = recipe.make_batches(config, paths)["unlabelled"][0]
+    batch = recipe_data.make_batches(config, paths)[0]["unlabelled"]
     view = jax.jit(
         lambda images: strong_view(images, config.seed, 0, apply=config.objective.perturb)
     )

@@ -10,7 +10,7 @@ import time
 
 import jax
 
-from dav import folders, recipe
+from dav import folders, recipe, recipe_data
 from dav.data import loader, pipeline
 from dav.errors import DavError, Stopped
 from dav.runtime import checkpoint, interrupts, memory, parallel, workdir
@@ -29,7 +29,7 @@ def train(config, paths):
     if folders.steps_done(config, paths) >= config.steps:
         print(f"{config.recipe}: all {config.steps} steps are done, nothing left to do")
         return
-    batches, trainer = recipe.make_batches(config, paths), recipe.make_trainer(config)
+    batches, trainer = recipe_data.make_batches(config, paths), recipe.make_trainer(config)
     with (
         workdir.claim(paths.workdir, folders.identity(config)),
         interrupts.stop_request() as stop,
@@ -56,9 +56,12 @@ def run_steps(config, paths, trainer, checkpoints, batches, state, start, stop):
     whose saving has begun."""
     sharding = parallel.batch_sharding(trainer.mesh)
     frozen = trainer.frozen()
-    ahead = pipeline.iterate(batches, start, config.steps)
     saved = step = start
-    with Watch(config, paths, start) as watch:
+    workers = recipe_data.worker_processes(config)
+    with (
+        pipeline.reading(batches, start, config.steps, processes=workers) as ahead,
+        Watch(config, paths, start) as watch,
+    ):
         while step < config.steps and not stop:
             if step > saved and step % config.checkpoint_every == 0:
                 watch.tell(step)

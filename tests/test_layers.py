@@ -25,8 +25,9 @@ ALLOWED = {
     "inference": {"data", "images", "models", "threads", "errors"},
     "weights": {"weights", "models", "runtime", "errors", "files"},
     "folders": {"data", "runtime", "errors", "files"},
+    "recipe_data": {"folders", "data", "errors"},
     "recipe": {
-        *{"folders", "step", "data", "runtime", "weights", "models", "objectives"},
+        *{"recipe_data", "step", "data", "runtime", "weights", "models", "objectives"},
         *{"errors", "files"},
     },
 }

@@ -20,15 +20,13 @@ or, for sets of point pairs,
 Unlabelled sets have an empty target and examples of id and image alone.
 """
 
-import cv2
 import msgpack
 import numpy as np
 
 from dav.data import targets
+from dav.data.decoding import decode_image
 from dav.data.frames import DEPTH_M, PAIRS, Pairs
 from dav.errors import DavError
-
-UPRIGHT_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def features():
@@ -62,16 +60,25 @@ def encode_example(frame, image):
 
 
 def decode_example(record):
-    """A record → the example to train on, as described above."""
+    """A record → the example, as described above."""
+    example = decode_target(record)
+    example["image"] = decode_image(example["image"], example["id"])
+    if "disparity" in example:
+        check_size(example["image"], example["disparity"], example["id"])
+    return example
+
+
+def decode_target(record):
+    """A record → the example, but its image still encoded: how much of it is worth decoding is
+    known where it is cropped (transforms.random_view)."""
     name, quantity = record["id"].decode(), record["quantity"].decode()
-    example = {"id": name, "image": decode_image(record["image"], name)}
+    example = {"id": name, "image": record["image"]}
     if quantity == PAIRS:
         points = msgpack.unpackb(record["target"])
         return example | {"pairs": np.asarray(points, np.int32).reshape(-1, 2, 2)}
     if quantity:
         scale = float(record["unit"]), float(record["growth"])
         disparity, valid = targets.decode_disparity(record["target"], *scale, quantity, name)
-        check_size(example["image"], disparity, name)
         example |= {"disparity": disparity, "valid": valid}
     return example
 
@@ -98,19 +105,3 @@ def check_size(image, target, name):
             f"example {name}: image {image.shape[:2]} and target {target.shape} differ in size; "
             "prepare this data set again"
         )
-
-
-def decode_image(encoded, name):
-    """A stored image file's bytes → uint8 [H, W, 3] RGB. It is upright, whatever its tags say."""
-    decoded = None
-    if encoded:
-        try:
-            decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), UPRIGHT_RGB)
-        except cv2.error:
-            decoded = None
-    if decoded is None:
-        raise DavError(
-            f"example {name} cannot be decoded: its data set is damaged; delete it and prepare it "
-            "again (--job=prepare)"
-        )
-    return decoded

@@ -14,7 +14,8 @@ import msgpack
 import numpy as np
 
 from dav.data import catalog, statistics, targets
-from dav.data.examples import check_size, decode_image
+from dav.data.decoding import decode_image
+from dav.data.examples import check_size
 from dav.data.frames import PAIRS
 from dav.data.prepare import MARKER, REPORT
 from dav.data.sources import Records

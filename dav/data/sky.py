@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from dav.data import storing
-from dav.data.examples import decode_image
+from dav.data.decoding import decode_image
 from dav.data.frames import Skipped, Target
 from dav.data.transforms import resize_image
 from dav.errors import ConfigError, DavError

@@ -4,6 +4,7 @@ A source has `len` and `source[index]`, pickles, and reads one record at a time.
 """
 
 import bisect
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -72,13 +73,19 @@ class Concatenated:
 
     sources: tuple
 
+    @functools.cached_property
+    def ends(self):
+        """The index after each source's last record."""
+        return tuple(itertools.accumulate(len(source) for source in self.sources))
+
     def __len__(self):
-        return sum(len(source) for source in self.sources)
+        return self.ends[-1] if self.ends else 0
 
     def __getitem__(self, index):
-        ends = list(itertools.accumulate(len(source) for source in self.sources))
-        part = bisect.bisect_right(ends, index)
-        return self.sources[part][index - (ends[part - 1] if part else 0)]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = bisect.bisect_right(self.ends, index)
+        return self.sources[part][index - (self.ends[part - 1] if part else 0)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dav import images
-from dav.data import examples
+from dav.data import decoding
 from dav.data.transforms import resize_image
 from dav.errors import DavError
 
@@ -71,7 +71,7 @@ def _check_png(content):
 
 def _check_webp(content, size):
     """Reads it as training will, which is also faster than with Pillow."""
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), examples.UPRIGHT_RGB)
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), decoding.REDUCED[1])
     if decoded is None or decoded.shape[:2] != size:
         raise DavError("it is truncated or damaged")
 

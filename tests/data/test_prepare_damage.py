@@ -15,7 +15,8 @@ from PIL import Image
 
 from dav import prepare as job
 from dav.data import building, prepare, shards, sources, storing
-from dav.data.examples import decode_example, decode_image
+from dav.data.decoding import decode_image
+from dav.data.examples import decode_example
 from dav.data.frames import DEPTH_M, Target
 from dav.errors import ConfigError, DavError
 from dav.runtime.telemetry import Progress

@@ -1,0 +1,84 @@
+"""Config → the data of a run: which sets, in which shares, read by whom."""
+
+import jax
+
+from dav import folders
+from dav.data import labels, mixture, pipeline, sources, workers
+from dav.data.examples import decode_example, decode_target
+from dav.errors import ConfigError, DavError
+
+
+def check(config):
+    """Raises ConfigError for data that no job could read."""
+    if not config.evaluation.sets or not config.data.labelled:
+        raise ConfigError("config.evaluation.sets and config.data.labelled must not be empty")
+    for kind in config.batch:
+        names, weights = config.data[kind], weights_of(config, kind)
+        if weights and len(weights) != len(names):
+            raise ConfigError(
+                f"config.data.{kind}_weights={weights} must have one number for each of the "
+                f"{len(names)} {kind} sets, or none"
+            )
+        if weights:
+            mixture.whole_shares(weights)
+    if config.data.get("workers", 0) < -1:
+        raise ConfigError(
+            f"config.data.workers={config.data.workers} must be a number of processes, 0 for "
+            "threads, or -1 for a process a core"
+        )
+
+
+def weights_of(config, kind):
+    """One weight for each data set of a kind; none: concatenated."""
+    return tuple(config.data.get(f"{kind}_weights", ()))
+
+
+def worker_processes(config):
+    """How many processes make batches; 0: threads of this one."""
+    asked = config.data.get("workers", 0)
+    return workers.usable_cores() if asked < 0 else asked
+
+
+def make_batches(config, paths):
+    """The recipe's batches[step]."""
+    names = config.data.labelled
+    parts = {"labelled": [open_encoded(paths.data, name, "train") for name in names]}
+    if config.recipe == "student":
+        names = config.data.unlabelled
+        parts["unlabelled"] = [open_pseudo_labelled(config, paths, name) for name in names]
+    return pipeline.make_batches(
+        parts,
+        config.batch.to_dict(),
+        weights={kind: weights_of(config, kind) for kind in parts},
+        seed=config.seed,
+        short_side_px=config.train_short_side_px,
+        crop_px=tuple(config.crop_px),
+        process=jax.process_index(),
+        processes=jax.process_count(),
+    )
+
+
+def open_examples(root, names, split):
+    """Decoded examples of several data sets, one after the other."""
+    parts = tuple(sources.open_split(root, name, split) for name in names)
+    return sources.Decoded(sources.Concatenated(parts), decode_example)
+
+
+def open_encoded(root, name, split):
+    """The examples of a data set, their images still encoded."""
+    return sources.Decoded(sources.open_split(root, name, split), decode_target)
+
+
+def open_pseudo_labelled(config, paths, name):
+    """The images of an unlabelled set, still encoded, with the teacher's labels."""
+    missing = folders.missing_label_shards(config, paths, name)
+    if missing:
+        raise DavError(
+            f"{len(missing)} label shards of {name!r} are missing below {paths.labels}; run the "
+            "same command with --job=label (or without --job) first"
+        )
+    shards = [path.name for path in sources.split_shards(paths.data, name, "train")]
+    return sources.WithLabels(
+        open_encoded(paths.data, name, "train"),
+        labels.open_labels(folders.label_folder(paths, name), shards),
+    )
