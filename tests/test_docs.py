@@ -34,8 +34,10 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_its_commands_are_understood(command):
-    module, *arguments = shlex.split(command)[2:]
+def test_its_commands_are_understood(command, tmp_path):
+    for folder in re.findall(r"(?<=[= ])/[\w/]+", command):
+        (tmp_path / folder[1:]).mkdir(parents=True, exist_ok=True)
+    module, *arguments = shlex.split(re.sub(r"(?<=[= ])/", f"{tmp_path}/", command))[2:]
     PARSERS[module]([module, *arguments])
 
 

@@ -7,7 +7,6 @@ the fixture `extra_data` read real files of the set, the others a miniature tree
 what comes with dav.
 """
 
-import inspect
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dav.data import catalog
+from dav.data.builders import folder
 
 ROOT = Path(__file__).parent.parent
 TESTS = ROOT / "tests" / "data" / "builders"
@@ -23,8 +23,9 @@ REAL, MINIATURE = "real files", "miniature tree"
 HEAD = f"""# What the builders were tested on
 
 Made by `python tools/builder_table.py`, which runs their tests. *{MINIATURE}*: tests on a small
-raw folder in the published layout, with known values at known pixels; *{REAL}*: tests on files that
-the set's authors ship. Counts are those that the authors or the paper publish.
+raw folder in the published layout, with known values at known pixels; *{REAL}*: tests on files
+that the set's authors ship. Sets of one module share their tests. Counts are those that the authors
+or the paper publish.
 
 | data set | kind | images published | {MINIATURE} | {REAL} |
 |---|---|---|---|---|
@@ -57,11 +58,17 @@ def told(counts):
 def rows(outcomes):
     """One line of the table a builder."""
     for module in catalog.MODULES:
-        subject = inspect.getmodule(module).__name__.rsplit(".", 1)[1]
         for builder in module.BUILDERS:
-            published = ", ".join(f"{split} {n:,}" for split, n in builder.counts.items()) or "–"
-            tested = [told(outcomes.counts[subject, kind]) for kind in (MINIATURE, REAL)]
-            yield f"| {builder.name} | {builder.kind} | {published} | {' | '.join(tested)} |"
+            yield row(builder, builder.name, outcomes, module)
+    yield row(folder.make("folder/NAME"), "folder/NAME", outcomes, folder)
+
+
+def row(builder, name, outcomes, module):
+    """One line of the table."""
+    subject = module.__name__.rsplit(".", 1)[1]
+    published = ", ".join(f"{split} {n:,}" for split, n in builder.counts.items()) or "–"
+    tested = [told(outcomes.counts[subject, kind]) for kind in (MINIATURE, REAL)]
+    return f"| {name} | {builder.kind} | {published} | {' | '.join(tested)} |"
 
 
 def main():
