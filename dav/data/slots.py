@@ -105,7 +105,7 @@ def _let_go(memory, lent, number):
 
 
 def lay_out(shapes):
-    """{kind: {name: (shape, dtype)}} → the same with (offset, shape, dtype), and all their bytes."""
+    """{kind: {name: (shape, dtype)}} → with (offset, shape, dtype), and the bytes of all."""
     end, layout = 0, {}
     for kind, arrays in shapes.items():
         layout[kind] = {}

@@ -21,6 +21,7 @@ import traceback
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 
 import grain
 
@@ -45,12 +46,8 @@ def usable_cores():
 class Worker:
     """One worker process as its parent sees it."""
 
-    iterator: object  # Grain's
+    iterator: object  # Grain's, of numbers of filled slots
     slots: slots.Slots
-
-    def next(self):
-        """The worker's next batch."""
-        return self.slots.batch(next(self.iterator))
 
 
 @contextlib.contextmanager
@@ -65,9 +62,10 @@ def reading(batches, start, stop, processes):
         yield iter(())
         return
     allow_grain_to_start()
+    resource_tracker.ensure_running()  # started later, it would let signals through again
     workers = [make_worker(batches, start + i, stop, processes) for i in range(processes)]
     with ThreadPoolExecutor(processes, initializer=leave_signals_alone) as pool:
-        waiting = deque((worker, pool.submit(worker.next)) for worker in workers)
+        waiting = deque((worker, pool.submit(next, worker.iterator)) for worker in workers)
         turns = _in_turn(pool, waiting, stop - start)
         try:
             yield turns
@@ -87,7 +85,7 @@ def _in_turn(pool, waiting, count):
     for left in range(count, 0, -1):
         worker, future = waiting.popleft()
         try:
-            batch = future.result()
+            number = future.result()
         except RuntimeError as error:
             if DIED not in str(error):
                 raise
@@ -96,10 +94,8 @@ def _in_turn(pool, waiting, count):
                 "with fewer (config.data.workers)"
             ) from error
         if left > len(waiting) + 1:
-            waiting.append((worker, pool.submit(worker.next)))
-        del future  # it holds the batch
-        yield batch
-        del batch
+            waiting.append((worker, pool.submit(next, worker.iterator)))
+        yield worker.slots.batch(number)
 
 
 def make_worker(batches, start, stop, step):
@@ -130,6 +126,7 @@ def begin(worker, workers):
     """What a worker does first."""
     import cv2
 
+    leave_signals_alone()
     cv2.setNumThreads(1)  # one process a core: more threads would only be in each other's way
     keep_freed_memory()
     os.environ["JAX_PLATFORMS"] = "cpu"
