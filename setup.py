@@ -2,6 +2,10 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Readers of the formats in which some data sets ship.
+DATA = ["OpenEXR>=3.4", "h5py>=3.11", "lmdb>=1.4.1"]
+BEAM = ["apache-beam>=2.66"]
+
 setup(
     name="dav",
     version="0.1.0",
@@ -11,7 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["dav", "dav.*"]),
-    package_data={"dav": ["report.html", "sample/*", "sample/*/*"]},
+    package_data={"dav": ["report.html", "inspect.html", "sample/*", "sample/*/*"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.6",
@@ -27,12 +31,19 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.0",
         "pillow>=11.0",
+        "pyyaml>=6.0",
         "safetensors>=0.6",
         "tensorflow-datasets>=4.9.8",
+        "zstandard>=0.23",
     ],
     extras_require={
         # The tests against PyTorch; its build for CPUs comes from its own index, before this.
         "parity": ["torch>=2.6", "transformers>=5.0"],
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12"],
+        "data": DATA,
+        "beam": BEAM,
+        # The peers that benchmarks measure against, beside those of `parity`.
+        "benchmarks": ["imagecodecs>=2025.3", "onnxruntime>=1.20", "onnxscript>=0.2"],
+        "sky": ["torch>=2.6", "transformers>=5.0"],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12", "scipy>=1.13", *DATA, *BEAM],
     },
 )

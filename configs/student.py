@@ -38,7 +38,6 @@ def get_config(preset="mini"):
     config.labels_dir = ""  # WORKDIR/labels
     config.data.unlabelled = ("sample/photos",) if mini else UNLABELLED_SETS
     config.data.unlabelled_weights = ()  # as labelled_weights
-    config.data.unlabelled_shards = 4 if mini else 0  # 0: by size
     labelled, unlabelled = (4, 8) if mini else (64, 128)  # 1 : 2, as the paper
     config.batch = ConfigDict(dict(labelled=labelled, unlabelled=unlabelled))
     config.label_batch = 8 if mini else 64

@@ -62,7 +62,7 @@ def paper_scale(preset):
     config.optimizer = optimizer(encoder_lr=5e-6, decoder_lr=5e-5, warmup_steps=0)
     config.data = data(labelled=LABELLED_SETS, workers=-1)
     config.evaluation = ConfigDict(
-        dict(sets=("nyuv2", "kitti", "diode"), split="test", max_depth_m=80.0)
+        dict(sets=("nyuv2", "kitti", "diode/indoor"), split="test", max_depth_m=80.0)
     )
     config.checkpoint_every = 1000
     config.log_every = 50
@@ -78,13 +78,16 @@ def common():
 
 
 def data(*, labelled, workers):
-    """Where the data sets stand, which they are and how they are read.
+    """Where the data sets stand (root, and raw for those yet to be made), which they are and how
+    they are read.
 
     labelled_weights: nothing: one shuffled sequence of all images; else one number a set, in whose
     proportion its images come, however many there are. workers: processes that decode; 0: two
     threads, enough for small crops; -1: one for every core. It changes nothing but the speed.
     """
-    return ConfigDict(dict(root="", labelled=labelled, labelled_weights=(), workers=workers))
+    return ConfigDict(
+        dict(root="", raw="", labelled=labelled, labelled_weights=(), workers=workers)
+    )
 
 
 def optimizer(*, encoder_lr, decoder_lr, warmup_steps):

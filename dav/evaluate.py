@@ -10,7 +10,9 @@ import cv2
 import jax
 import numpy as np
 
-from dav import folders, recipe, recipe_data, report
+from dav import folders, recipe, report
+from dav.data import sources
+from dav.data.examples import decode_metric_example
 from dav.errors import DavError
 from dav.files import read_json, write_json
 from dav.inference import predict_each
@@ -114,7 +116,8 @@ def vertical_ramp(images):
 
 def score_set(config, paths, name, predictors):
     """Every case of one data set; images without a valid pixel are named and left out."""
-    examples = list(recipe_data.open_examples(paths.data, (name,), config.evaluation.split))
+    records = sources.open_split(paths.data, name, config.evaluation.split)
+    examples = list(sources.Decoded(records, decode_metric_example))
     empty = [example["id"] for example in examples if not example["valid"].any()]
     if empty:
         print(f"{name}: no valid pixel in {', '.join(empty)}; left out")
@@ -137,20 +140,14 @@ def score_set(config, paths, name, predictors):
                 done += 1
                 bar.update(done)
     return [
-        Case(name, e["id"], e["image"], depth_of(e), e["valid"], s)
+        Case(name, e["id"], e["image"], e["depth_m"], e["valid"], s)
         for e, s in zip(examples, scored, strict=True)
     ]
 
 
-def depth_of(example):
-    """Depth in metres [H, W], 0 where invalid."""
-    valid = example["valid"]
-    return np.where(valid, 1 / np.where(valid, example["disparity"], 1), 0).astype(np.float32)
-
-
 def score(disparity, example, max_depth_m):
     """Resizes the prediction to the truth's size, aligns it, and measures."""
-    depth_m = depth_of(example)
+    depth_m = example["depth_m"]
     valid = example["valid"] & (depth_m <= max_depth_m)
     height, width = valid.shape
     disparity = cv2.resize(disparity, (width, height), interpolation=cv2.INTER_LINEAR)

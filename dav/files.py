@@ -8,6 +8,11 @@ from pathlib import Path
 
 from dav.errors import DavError
 
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm"}
+    | {".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+
 
 def write_whole(path, content):
     """Writes a file, text or bytes, under a temporary name, then renames it.
@@ -85,3 +90,14 @@ def checksum(path):
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return ""
+
+
+def walk(folder, fail):
+    """os.walk through links too, in order, each real folder once, or loops never end; hidden
+    files and folders left out. `fail` is called with the OSError of a folder that is unreadable."""
+    seen = {os.path.realpath(folder)}
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+        real = {name: os.path.realpath(os.path.join(here, name)) for name in folders}
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and real[n] not in seen)
+        seen.update(real[name] for name in folders)
+        yield here, folders, [name for name in files if not name.startswith(".")]

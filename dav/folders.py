@@ -18,7 +18,7 @@ CIRCUMSTANCES = {
     "mesh",
     "teacher_workdir",
 }
-DATA_CIRCUMSTANCES = {"root", "workers"}
+DATA_CIRCUMSTANCES = {"root", "raw", "workers"}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def read_image(file):
             return _decode(opened)
     except Exception as error:  # Pillow raises nearly everything: SyntaxError, struct.error, ...
         name = getattr(file, "name", "an open file") if hasattr(file, "read") else file
-        raise DavError(f"cannot read {shown(name)}: {_reason(error)}") from None
+        raise DavError(f"cannot read {shown(name)}: {reason(error)}") from None
 
 
 def as_rgb(image):
@@ -54,10 +54,10 @@ def as_rgb(image):
         return read_image(image)
     if isinstance(image, Image.Image):
         try:
-            _check_aspect(*image.size)
+            check_aspect(*image.size)
             return to_rgb(image)
         except Exception as error:
-            raise DavError(f"cannot read the Pillow image: {_reason(error)}") from None
+            raise DavError(f"cannot read the Pillow image: {reason(error)}") from None
     if not hasattr(image, "__array__"):
         raise DavError(
             f"an image of type {type(image).__name__} is not understood; pass a path, a Pillow "
@@ -71,7 +71,7 @@ def as_rgb(image):
             f"an image array must be uint8 RGB [height, width, 3] or grey [height, width]; this "
             f"one is {array.dtype} {'×'.join(map(str, shape)) or 'without a shape'}"
         )
-    _check_aspect(*array.shape[1::-1])
+    check_aspect(*array.shape[1::-1])
     return np.repeat(array[..., None], 3, axis=-1) if array.ndim == 2 else array
 
 
@@ -112,18 +112,18 @@ def _decode(file):
         raise DavError("it is empty")
     file.seek(0)
     with Image.open(file, formats=FORMATS) as image:
-        _check_aspect(*image.size)
+        check_aspect(*image.size)
         image.load()
-        turn = TURNS.get(_orientation(image))
+        turn = TURNS.get(orientation(image))
         return to_rgb(image if turn is None else image.transpose(turn))
 
 
-def _check_aspect(width, height):
+def check_aspect(width, height):
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise DavError(f"it is a strip of {width}×{height} px; the limit is 1:{MAX_ASPECT}")
 
 
-def _orientation(image):
+def orientation(image):
     """The EXIF orientation; damaged EXIF beside a whole picture counts as none."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
@@ -145,7 +145,7 @@ def _grey(values):
     return np.rint(values.astype(np.float64) * scale).astype(np.uint8)
 
 
-def _reason(error):
+def reason(error):
     """Why an image could not be read, in a few words."""
     if isinstance(error, DavError):
         return str(error)

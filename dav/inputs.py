@@ -9,12 +9,10 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 
 from dav.errors import ConfigError
+from dav.files import IMAGE_SUFFIXES as SUFFIXES
+from dav.files import walk
 from dav.images import shown
 
-SUFFIXES = frozenset(
-    {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm"}
-    | {".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
 NAME_BYTES = 200  # of a name's last part; file systems allow 255, and endings are added
 
 
@@ -132,18 +130,10 @@ def _walk(folder, base):
 
 
 def _folders(folder):
-    """os.walk through links too, in order, each real folder once, or loops never end; hidden
-    files and folders left out."""
-
     def fail(error):
         raise ConfigError(f"cannot read the folder {shown(error.filename)}: {error.strerror}")
 
-    seen = {os.path.realpath(folder)}
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=fail):
-        real = {name: os.path.realpath(os.path.join(here, name)) for name in folders}
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and real[n] not in seen)
-        seen.update(real[name] for name in folders)
-        yield here, folders, [name for name in files if not name.startswith(".")]
+    return walk(folder, fail)
 
 
 def _below(path, base):

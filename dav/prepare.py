@@ -1,39 +1,192 @@
-"""The preparation job: builds every data set that the recipe reads and that is not there."""
+"""The preparation job: builds data sets from the form in which their authors ship them.
 
-from dav import recipe
-from dav.data import prepare as builders
+    python -m dav.data.prepare NAME --raw=DIR --out=ROOT [OPTION ...]
+
+NAME is a data set, or folder/NAME for one's own images (docs/own_data.md); DIR is the folder of
+its raw files (docs/data.md). Leaves ROOT/NAME/VERSION/; stopped at any time, the same command
+continues.
+
+    --sky=DIR            sky masks, one ID.png for each example (python -m dav.data.sky)
+    --short_side_px=518  unlabelled images are stored no larger; 0: as they are
+    --quality=95         of the JPEGs that are written
+    --processes=N        that share the work; all cores by default
+    --skip_broken        list broken labelled examples in the report instead of stopping
+    --beam               build with Apache Beam (pip install 'dav[beam]'); what follows -- is for
+                         its runner, as in: --beam -- --runner=FlinkRunner --parallelism=64
+    --list               print the data sets that dav can build, and stop
+
+Exit codes: 0 done; 2 wrong usage; 75 stopped, run it again to continue; 1 anything else.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from dav import main as entry
+from dav.data import building, catalog, shards
+from dav.data import prepare as engine
 from dav.errors import ConfigError
+from dav.files import read_json
 from dav.runtime.telemetry import Progress
+
+PLAIN_LINES = 100  # where the progress is not shown live
+RATE_EVERY_S = 1.0
+
+
+def main(argv):
+    """Runs one command; returns its exit code."""
+
+    def work():
+        arguments = parse(argv)
+        if arguments is None:
+            print("\n".join(catalog.builders()))
+            return
+        entry.quieten()
+        print(prepare_set(**arguments))
+
+    return entry.carry_out(argv, __doc__, work, folder_options="--out")
+
+
+def parse(argv):
+    """Command line → the arguments of prepare_set; None for --list. Raises ConfigError."""
+    from absl import flags
+
+    argv, beam_options = _split_at_dashes(argv)
+    values = flags.FlagValues()
+    for name in ("raw", "out", "sky"):
+        flags.DEFINE_string(name, "", "", flag_values=values)
+    defaults = shards.Options()
+    flags.DEFINE_integer("short_side_px", defaults.short_side_px, "", 0, flag_values=values)
+    flags.DEFINE_integer("quality", defaults.quality, "", 1, 100, flag_values=values)
+    flags.DEFINE_integer("processes", building.cores(), "", 1, flag_values=values)
+    for name in ("skip_broken", "beam", "list"):
+        flags.DEFINE_bool(name, False, "", flag_values=values)
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        raise ConfigError(f"{entry.describe(error)} (--help shows the usage)") from None
+    if values.list:
+        return None
+    if len(rest) != 1 or not values.out:
+        raise ConfigError("one NAME and --out=ROOT are needed (--help shows the usage)")
+    if beam_options and not values.beam:
+        raise ConfigError("options after -- are for --beam, which is missing")
+    catalog.builder_of(rest[0])
+    return {
+        "name": rest[0],
+        "root": Path(values.out).expanduser(),
+        "raw": Path(values.raw).expanduser().absolute() if values.raw else None,
+        "run": make_run(values.processes, beam_options if values.beam else None),
+        "options": _options(values),
+    }
+
+
+def _options(values):
+    """The options that were given; None if none was: then a set keeps those it was begun with."""
+    names = [field.name for field in dataclasses.fields(shards.Options)]
+    given = {name: values[name].value for name in names if values[name].present}
+    if given.get("sky"):
+        given["sky"] = str(Path(given["sky"]).expanduser())
+    return shards.Options(**given) if given else None
+
+
+def _split_at_dashes(argv):
+    if "--" not in argv:
+        return argv, []
+    at = argv.index("--")
+    return argv[:at], argv[at + 1 :]
+
+
+def make_run(processes, beam_options=None):
+    """How shards are built: by so many processes, or by Beam with its own options."""
+    if beam_options is None:
+        return functools.partial(building.in_processes, processes=processes)
+    from dav.data import beam
+
+    return functools.partial(beam.run, beam_options=beam_options)
+
+
+def prepare_set(name, root, *, raw=None, options=None, run=building.in_process):
+    """Builds or checks one data set, shows progress; returns a line that says what stands where."""
+    with Progress(name, 0, batch_s=RATE_EVERY_S) as progress:
+        folder = engine.prepare(
+            root, name, raw=raw, options=options, run=run, tell=_teller(progress)
+        )
+    return summary(name, folder)
+
+
+def _teller(progress):
+    def tell(items, total, images):
+        progress.total = total
+        progress.plain_every = max(1, total // PLAIN_LINES)
+        progress.update(items, f"{images} images", unit="items")
+
+    return tell
+
+
+def summary(name, folder):
+    """One line: counts of a finished data set, and where they are told in full."""
+    if not (folder / engine.REPORT).exists():
+        return f"{name}: built elsewhere, in {folder}"
+    report = read_json(folder / engine.REPORT)
+    parts = []
+    for split, counts in report["splits"].items():
+        left_out = [f"{len(counts['skipped'])} skipped"] if counts["skipped"] else []
+        left_out += [f"{counts['duplicates']} duplicates"] if counts["duplicates"] else []
+        said = f" ({', '.join(left_out)}: {folder / engine.REPORT})" if left_out else ""
+        parts.append(f"{split} {counts['records']}{said}")
+    return f"{name}: {', '.join(parts)}, in {folder}"
 
 
 def prepare(config, paths):
-    """Builds the missing data sets, checks the others' checksums, and repairs damaged ones."""
+    """Builds the missing data sets of a recipe, checks the others' checksums, repairs damage."""
+    from dav import recipe
+
     check_root(config, paths)
     names, complete = recipe.data_set_names(config), not missing_sets(config, paths)
-    with Progress("data sets", len(names)) as progress:
-        for done, name in enumerate(names):
-            unlabelled = name in config.data.get("unlabelled", ())
-            shards = config.data.unlabelled_shards if unlabelled else None
-            builders.prepare(paths.data, name, shards=shards or None)
-            progress.update(done + 1, name, unit="sets")
+    run = make_run(1 if all(map(is_embedded, names)) else building.cores())
+    for name in names:
+        print(prepare_set(name, paths.data, raw=raw_folder(config, name), run=run))
     if complete:
         print("data: every set was there and has been checked, nothing left to do")
 
 
+def is_embedded(name):
+    """Whether a data set comes with dav."""
+    return name.startswith("sample/")
+
+
+def raw_folder(config, name):
+    """Where a data set's raw files are: RAW/NAME, or RAW/DATASET for all sets of one archive; None
+    if the config does not say, or there is nothing."""
+    if is_embedded(name) or not config.data.raw:
+        return None
+    raw = Path(config.data.raw).expanduser()
+    folders = (raw / name, raw / name.partition("/")[0])
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def missing_sets(config, paths):
     """The data sets that are not prepared yet."""
-    return [n for n in recipe.data_set_names(config) if builders.find(paths.data, n) is None]
+    from dav import recipe
+
+    return [n for n in recipe.data_set_names(config) if engine.find(paths.data, n) is None]
 
 
 def check_root(config, paths):
     """A recipe that needs other people's data must be told where it is."""
-    foreign = [name for name in missing_sets(config, paths) if not builders.can_build(name)]
-    if not foreign:
+    lacking = [
+        name
+        for name in missing_sets(config, paths)
+        if not is_embedded(name) and not (raw_folder(config, name) and catalog.can_build(name))
+    ]
+    if not lacking:
         return
     where = f"not found in {paths.data}" if config.data.root else "config.data.root is empty"
+    raw = f"nor in {config.data.raw}" if config.data.raw else "and config.data.raw too"
     raise ConfigError(
-        f"preset {config.preset!r} reads data sets that dav cannot make by itself ({where}): "
-        f"{', '.join(foreign)}. Prepare each as a TFDS data set of ArrayRecord files in "
-        "ROOT/NAME/VERSION/, its records as dav/data/examples.py describes them, and pass "
-        "--config.data.root=ROOT"
+        f"preset {config.preset!r} reads data sets that are not prepared ({where}, {raw}): "
+        f"{', '.join(lacking)}. Prepare each with python -m dav.data.prepare NAME --raw=DIR "
+        "--out=ROOT (docs/data.md) and say --config.data.root=ROOT; or have them made on the way, "
+        "with --config.data.raw=RAW where RAW/NAME holds each set's raw files"
     )

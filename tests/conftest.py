@@ -60,9 +60,8 @@ def sample_root(tmp_path_factory):
     from dav.data import prepare
 
     root = tmp_path_factory.mktemp("data")
-    for name in ("sample/icl", "sample/tum", "sample/lab"):
+    for name in ("sample/icl", "sample/tum", "sample/lab", "sample/photos"):
         prepare.prepare(root, name)
-    prepare.prepare(root, "sample/photos", shards=4)
     return root
 
 

@@ -17,10 +17,10 @@ ALLOWED = {
     "viz": set(),
     "images": {"errors"},
     "threads": set(),
-    "inputs": {"images", "errors"},
+    "inputs": {"images", "files", "errors"},
     "outputs": {"viz", "files", "errors"},
     "step": {"models", "objectives"},
-    "data": {"data", "errors", "files"},
+    "data": {"data", "images", "threads", "errors", "files"},
     "runtime": {"runtime", "models", "errors", "files"},
     "inference": {"data", "images", "models", "threads", "errors"},
     "weights": {"weights", "models", "runtime", "errors", "files"},
@@ -38,9 +38,15 @@ def part_of(module):
     return module.relative_to(DAV).parts[0].removesuffix(".py")
 
 
+def walk(tree):
+    """All nodes but those of `if __name__ == "__main__":`, where a part hands over to its job."""
+    body = [node for node in tree.body if not ast.unparse(node).startswith("if __name__ ==")]
+    return ast.walk(ast.Module(body, type_ignores=[]))
+
+
 def imports_of(module):
     """Names of all modules that a file imports, nested imports included."""
-    for node in ast.walk(ast.parse(module.read_text())):
+    for node in walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -11,12 +11,14 @@ import numpy as np
 
 from dav.errors import DavError
 
+# Stored images are upright, whatever their tags say.
+UPRIGHT_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 # OpenCV has no names for reduced RGB; its reduced grey and RGB together mean just that.
 REDUCED = {
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
-    1: cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | UPRIGHT_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | UPRIGHT_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | UPRIGHT_RGB,
+    1: UPRIGHT_RGB,
 }
 # Start-of-frame markers: all of C0 … CF but DHT, JPG and DAC. Markers without a length come alone.
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -24,7 +26,7 @@ ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
 def decode_image(encoded, name):
-    """An image file's bytes → uint8 [H, W, 3] RGB, upright by its EXIF orientation.
+    """A stored image file's bytes → uint8 [H, W, 3] RGB.
 
     Raises DavError, with the example's `name`, for bytes that are no image.
     """
@@ -32,7 +34,7 @@ def decode_image(encoded, name):
 
 
 def decode_reduced(encoded, name, needed):
-    """An image file's bytes → (image uint8 [h, w, 3] RGB, its full size (H, W) in px), upright.
+    """An image file's bytes → (image uint8 [h, w, 3] RGB, its full size (H, W) in px).
 
     `needed` maps (H, W) to the (height, width) that is asked for. A JPEG is decoded at the
     smallest of 1, 1/2, 1/4 and 1/8 of its size that is not smaller, both sides rounded up; other
@@ -42,31 +44,21 @@ def decode_reduced(encoded, name, needed):
     if size is None:
         image = _decode(encoded, name, 1)
         return image, image.shape[:2]
-    factor = reduction(size, needed)
-    image = _decode(encoded, name, factor)
-    upright = image.shape[:2] == _reduced(size, factor)
-    return image, size if upright else size[::-1]
+    return _decode(encoded, name, reduction(size, needed(*size))), size
 
 
 def reduction(size, needed):
     """The largest of 8, 4, 2 and 1 by which an image of `size` may be reduced and still covers
-    what is needed; also if its EXIF orientation turns it, since that is not looked at here."""
+    the size that is needed."""
     for factor in REDUCED:
-        if all(_covers(_reduced(turned, factor), needed(*turned)) for turned in (size, size[::-1])):
+        reduced = (-(-side // factor) for side in size)
+        if all(side >= wanted for side, wanted in zip(reduced, needed, strict=True)):
             return factor
     return 1
 
 
-def _reduced(size, factor):
-    return tuple(-(-side // factor) for side in size)
-
-
-def _covers(size, needed):
-    return size[0] >= needed[0] and size[1] >= needed[1]
-
-
 def jpeg_size(encoded):
-    """(height, width) as a JPEG's header states it, before orientation; None for other files."""
+    """(height, width) as a JPEG's header states it; None for other files."""
     position = 2
     if encoded[:2] != b"\xff\xd8":
         return None

@@ -84,7 +84,7 @@ def decode_target(record):
 
 
 def decode_metric_example(record):
-    """A record → the example with depth_m. Raises DavError for sets without targets in metres."""
+    """A record → the example with depth_m. Raises DavError for targets that are not in metres."""
     name, quantity = record["id"].decode(), record["quantity"].decode()
     if quantity != DEPTH_M:
         raise DavError(

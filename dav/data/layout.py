@@ -15,8 +15,10 @@ def require(path, hint):
 
 
 def require_some(folder, pattern, hint):
-    """The sorted paths below `folder` that match the glob `pattern`; DavError if there are none."""
-    paths = sorted(require(folder, hint).glob(pattern))
+    """The sorted paths below `folder` that match the glob `pattern`, without hidden files, such as
+    the shadow copies ._NAME that some systems add; DavError if there are none."""
+    found = require(folder, hint).glob(pattern)
+    paths = sorted(path for path in found if not path.name.startswith("."))
     if not paths:
         raise DavError(f"nothing matches {Path(folder) / pattern}: {hint}")
     return paths

@@ -1,25 +1,35 @@
 """Builds data sets and finds the built ones.
 
 A data set is named `name` or `name/config`, and stands in ROOT/name/config/version/ as ArrayRecord
-shards. Of those that dav builds, checksums.json is written last: a folder without it is not
-finished. Data sets built elsewhere need none; dav reads them and never touches them.
+shards with TFDS's own metadata. While it is being built it stands beside, in version.incomplete/,
+shard by shard; a build that was stopped goes on with the shards that are missing. checksums.json
+is written last: a folder without it is not finished. Data sets built elsewhere need none; dav
+reads them and never touches them.
+
+    python -m dav.data.prepare NAME --raw=DIR --out=ROOT        (--help says more)
 """
 
 import contextlib
-import io
+import hashlib
+import os
 import shutil
+import sys
 from pathlib import Path
 
-from dav.errors import ConfigError
-from dav.files import checksum, hold, read_json, write_json
+import numpy as np
 
-MARKER = "checksums.json"
+from dav.data import building, catalog, shards
+from dav.data.finishing import MARKER, PLAN, REPORT, finish, lasting
+from dav.data.frames import Builder
+from dav.errors import ConfigError, DavError
+from dav.files import hold, read_json, write_json
 
 
 def find(root, name):
     """The folder of the newest finished version of data set `name` below root, or None."""
-    marker = MARKER if can_build(name) else "dataset_info.json"
+    marker = MARKER if catalog.can_build(name) else "dataset_info.json"
     versions = [path.parent for path in (Path(root) / name).glob(f"*/{marker}")]
+    versions = [path for path in versions if not path.name.endswith(".incomplete")]
     return max(versions, key=_version, default=None)
 
 
@@ -28,74 +38,221 @@ def _version(folder):
     return [int(part) if part.isdigit() else -1 for part in folder.name.split(".")]
 
 
-def prepare(root, name, *, shards=None):
-    """Builds data set `name` below root, or checks it where it already stands.
+def prepare(root, name, *, raw=None, options=None, run=building.in_process, tell=None):
+    """Builds data set `name` below root from the folder `raw`, or checks it where it stands.
 
-    Does nothing to a finished set whose shards have the recorded checksums, nor to one that was
-    built elsewhere; builds a damaged, unfinished or missing one anew. Returns its folder.
+    Does nothing to a finished set whose files have the recorded checksums, nor to one that was
+    built elsewhere; continues an unfinished one; of a damaged one, rebuilds the damaged shards.
+    `run(shards, tell)` does the work (building.py, beam.py) and calls tell(done items, total items,
+    images). Returns the folder.
     """
+    root = Path(root)
     folder = find(root, name)
-    if folder and (not can_build(name) or not damaged_shards(folder)):
+    if folder and not catalog.can_build(name):
         return folder
-    with _only_process(Path(root)):
-        return _build(root, name, shards)
+    builder = catalog.builder_of(name)
+    if not str(root).isprintable():
+        raise ConfigError(f"the folder {str(root)!r} must have a name of plain text")
+    damaged = damaged_files(folder) if folder else []
+    if folder and not damaged:
+        _options(folder, options)
+        return folder
+    with _only_process(root / name, name):
+        splits = _plan(builder, raw, folder, damaged)
+        final = root / name / builder.version
+        staged = final.with_name(f"{builder.version}.incomplete")
+        _reopen(final, staged, damaged if folder == final else None)
+        options = _options(staged, options)
+        return _build(builder, splits, raw, staged, final, options, run, tell or _untold)
+
+
+def _untold(*counts):
+    pass
 
 
 @contextlib.contextmanager
-def _only_process(root):
-    """Two processes must not build below one root: each would sweep up the other's files."""
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / "lock", "a") as lock:
-        hold(lock, f"another process is preparing data in {root}; wait for it")
+def _only_process(folder, name):
+    """Two processes must not build one set: each would sweep up the other's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as lock:
+        hold(lock, f"another process is preparing {name} in {folder}; wait for it")
         yield
 
 
-def _build(root, name, shards):
-    import tensorflow_datasets as tfds
-
-    builder = make_builder(root, name)
-    folder = Path(builder.data_dir)
-    (folder / MARKER).unlink(missing_ok=True)  # first: from here on it is not finished
-    for unfinished in (folder, *folder.parent.glob("*.incomplete*")):
-        shutil.rmtree(unfinished, ignore_errors=True)
-    builder = make_builder(root, name)  # the first one may have read what was there
-    tfds.disable_progress_bar()
-    config = tfds.download.DownloadConfig(num_shards=shards, try_download_gcs=False)
-    with contextlib.redirect_stdout(io.StringIO()):  # the engine prints what it does; we report
-        builder.download_and_prepare(download_config=config, file_format="array_record")
-    write_checksums(folder)
-    return folder
-
-
-def builders():
-    """The TFDS builders that dav has, by data set."""
-    from dav.data.builders.sample import Sample
-
-    return {"sample": Sample}
+def _reopen(final, staged, suspects):
+    """Turns a finished set with damage among `suspects` (None: anywhere) into an unfinished one
+    that lacks the damaged files. Killed at any moment, it leaves either."""
+    if not final.exists():
+        return
+    if not (final / PLAN).exists() and not (final / MARKER).exists():
+        raise DavError(
+            f"{final} is not a set that dav has finished, for it has no {MARKER}; move it away, or "
+            "delete it"
+        )
+    for name in damaged_files(final, suspects):
+        (final / name).unlink(missing_ok=True)
+    shutil.rmtree(staged, ignore_errors=True)
+    os.replace(final, staged)
+    (staged / MARKER).unlink(missing_ok=True)
 
 
-def can_build(name):
-    """Whether dav has a builder for data set `name`."""
-    dataset, _, config = name.partition("/")
-    return dataset in builders() and config in builders()[dataset].builder_configs
+def _options(folder, options):
+    """The options of a set, finished or not: those that it was begun with. Raises ConfigError if
+    other ones are given."""
+    begun = next((folder / n for n in (PLAN, REPORT) if (folder / n).exists()), None)
+    stored = begun and read_json(begun)["options"]
+    if not stored:
+        return options or shards.Options()
+    if options is None:
+        options = shards.Options(**stored | {"sky": ""})
+    given = lasting(options)
+    changed = [f"{key}={stored.get(key)}" for key in given if given[key] != stored.get(key)]
+    if changed:
+        raise ConfigError(
+            f"{folder} was begun with other options ({', '.join(changed)}); give the same, or "
+            "delete it to begin anew"
+        )
+    return options
 
 
-def make_builder(root, name):
-    """The TFDS builder of data set `name`."""
-    if not can_build(name):
-        known = [f"{dataset}/{c}" for dataset, b in builders().items() for c in b.builder_configs]
-        raise ConfigError(f"dav cannot build data set {name!r}; it can: {', '.join(known)}")
-    dataset, _, config = name.partition("/")
-    return builders()[dataset](config=config, data_dir=str(root))
+def _build(builder: Builder, splits, raw, staged, final, options, run, tell):
+    staged.mkdir(parents=True, exist_ok=True)
+    _check_plan(staged, builder, splits, options)
+    work = {
+        split: _shards_of(builder, raw, staged, split, items, options)
+        for split, items in splits.items()
+    }
+    everything = [shard for part in work.values() for shard in part]
+    missing = [shard for shard in everything if not shards.is_done(shard)]
+    with _swept(staged):
+        run(missing, _telling(everything, missing, tell))
+    parts = [read_json(shard.part) for shard in everything]
+    if not any(part["records"] for part in parts):
+        raise DavError(_nothing(builder, raw, parts))
+    if not any(part["targets"] for part in parts):
+        _drop_duplicates(everything)
+    finish(builder, staged, work, options)
+    os.replace(staged, final)
+    return final
 
 
-def damaged_shards(folder):
-    """The files of a finished set that are missing or differ from their checksums."""
-    recorded = read_json(Path(folder) / MARKER)
-    return [name for name, sha256 in recorded.items() if checksum(Path(folder) / name) != sha256]
+@contextlib.contextmanager
+def _swept(folder):
+    """Without what killed processes left behind, before and after."""
+
+    def sweep():
+        for stale in folder.rglob("*.tmp"):
+            stale.unlink(missing_ok=True)
+
+    sweep()
+    try:
+        yield
+    finally:
+        sweep()
 
 
-def write_checksums(folder):
-    """Marks a data set as finished."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != MARKER)
-    write_json(folder / MARKER, {name: checksum(folder / name) for name in names})
+def _plan(builder, raw, folder, damaged):
+    """The work items of every split, as a tuple. Raises DavError for a raw folder without any.
+
+    `damaged` files of the finished set in `folder` are named where they cannot be made again.
+    """
+    if raw is not None and not Path(raw).is_dir():
+        raise ConfigError(f"the raw folder {raw} of {builder.name} does not exist")
+    needs_raw = not builder.name.startswith("sample/")
+    if needs_raw and raw is None:
+        broken = f"{folder} is damaged ({_some(damaged)}), and " if damaged else ""
+        raise ConfigError(
+            f"{broken}{builder.name} is made from its authors' files: say where they are "
+            "(--raw=DIR; docs/data.md tells how to obtain them)"
+        )
+    found = builder.plan(Path(raw) if raw is not None else None)
+    splits = {split: tuple(items) for split, items in found.items() if items}
+    if not splits:
+        raise DavError(f"the raw folder {raw} of {builder.name} holds nothing that it could read")
+    return splits
+
+
+def _some(names):
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _check_plan(staged, builder, splits, options):
+    """What a build was begun from must not change until it is finished."""
+    digest = hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()
+    counts = {split: len(items) for split, items in splits.items()}
+    plan = {"name": builder.name, "version": builder.version, "items": counts}
+    plan |= {"sha256": digest, "options": lasting(options)}
+    path = staged / PLAN
+    if not path.exists():
+        write_json(path, plan)
+        return
+    begun = read_json(path)
+    if plan != begun:
+        raise DavError(
+            f"{staged} was begun with other files in the raw folder; restore them to continue, or "
+            "delete it to begin anew"
+        )
+
+
+def _shards_of(builder, raw, staged, split, items, options):
+    size = builder.items_per_shard
+    groups = [items[start : start + size] for start in range(0, len(items), size)]
+    raw = Path(raw) if raw is not None else None
+    return [
+        shards.Shard(builder, raw, staged, split, index, len(groups), group, options)
+        for index, group in enumerate(groups)
+    ]
+
+
+def _telling(everything, missing, tell):
+    """From counts of the shards at work to counts of the whole set."""
+    total = sum(len(shard.items) for shard in everything)
+    before = total - sum(len(shard.items) for shard in missing)
+    tell(before, total, 0)
+    return lambda items, images: tell(before + items, total, images)
+
+
+def _nothing(builder, raw, parts):
+    reasons = [line for part in parts for line in part["skipped"]]
+    first = f"; the first: {reasons[0]['id']}: {reasons[0]['reason']}" if reasons else ""
+    return f"not one example of {builder.name} in {raw} could be used{first}"
+
+
+def _drop_duplicates(everything):
+    """Of images that are equal byte for byte, only the first of the set stays."""
+    digests = [shards.digests_of(shard) for shard in everything]
+    ends = np.cumsum([len(part) for part in digests])
+    _, first = np.unique(np.concatenate(digests), axis=0, return_index=True)
+    gone = np.ones(ends[-1], bool)
+    gone[first] = False
+    for shard, end, part in zip(everything, ends, digests, strict=True):
+        shards.drop_records(shard, np.flatnonzero(gone[end - len(part) : end]).tolist())
+
+
+def damaged_files(folder, among=None):
+    """The files of a finished set, of all or `among` these, that are missing or differ from their
+    checksums."""
+    folder = Path(folder)
+    recorded = _recorded(folder)
+    names = [name for name in recorded if among is None or name in among]
+    sums = building.checksums([folder / name for name in names])
+    return [name for name, found in zip(names, sums, strict=True) if found != recorded[name]]
+
+
+def _recorded(folder):
+    """File name → checksum. Where the list itself is lost, what the parts say."""
+    try:
+        recorded = read_json(folder / MARKER)
+        if isinstance(recorded, dict):
+            return recorded
+    except (DavError, FileNotFoundError):
+        pass
+    parts = [shards.read_part(path) for path in sorted(folder.glob("parts/*.json"))]
+    return {MARKER: "lost"} | {part["file"]: part["sha256"] for part in parts if part}
+
+
+if __name__ == "__main__":
+    from dav.prepare import main
+
+    sys.exit(main(sys.argv))

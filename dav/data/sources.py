@@ -56,6 +56,8 @@ class Records:
         return len(self.records)
 
     def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         try:
             return self.records[index]
         except Exception as error:

@@ -17,6 +17,7 @@ from dav.errors import DavError
 
 SKY = 65535
 LARGEST = 65534
+LEAST_GROWTH = 1e-6  # finer steps than float32 has would not be exact
 
 
 def encode_target(target, name):
@@ -26,9 +27,10 @@ def encode_target(target, name):
     contract excludes.
     """
     sky = np.zeros(target.valid.shape, bool) if target.sky is None else target.sky
-    measured = target.valid & ~sky
     values = np.asarray(target.values)
-    _check(target, name, values, measured, sky)
+    _check_shapes(target, name, values, sky)
+    measured = target.valid & ~sky
+    _check_values(name, values[measured])
     codes = np.zeros(values.shape, np.uint16)
     inside = values[measured].astype(np.float64)
     unit, growth = scale_of(inside, target.unit)
@@ -44,21 +46,21 @@ def scale_of(values, unit):
     if unit is not None or not values.size:
         return float(np.float32(unit or 1)), 0.0
     low, high = values.min(), values.max()
-    growth = float(np.float32(np.log(high / low) * (1 + 1e-6) / (LARGEST - 2)))
-    if growth == 0:  # one value, or nearly
-        return float(np.float32(low)), 0.0
+    growth = float(np.float32(max(np.log(high / low) / (LARGEST - 2), LEAST_GROWTH)))
     return float(np.float32(low * np.exp(-growth))), growth
 
 
-def _check(target, name, values, measured, sky):
+def _check_shapes(target, name, values, sky):
     if values.shape != target.valid.shape or sky.shape != values.shape or values.ndim != 2:
         raise DavError(
             f"{name}: target {values.shape}, mask {target.valid.shape} and sky {sky.shape} differ"
         )
-    if not measured.any():
+
+
+def _check_values(name, measured):
+    if not measured.size:
         raise DavError(f"{name}: its target has no valid pixel")
-    inside = values[measured]
-    if not np.isfinite(inside).all() or inside.min() <= 0:
+    if not np.isfinite(measured).all() or measured.min() <= 0:
         raise DavError(f"{name}: its target has values marked valid that are not finite and > 0")
 
 

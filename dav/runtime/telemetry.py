@@ -36,7 +36,7 @@ class Progress:
     def __init__(self, label, total, *, plain_every=1, batch_s=0.0, stream=None):
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
-        self._label, self._total, self._plain_every = label, total, plain_every
+        self._label, self.total, self.plain_every = label, total, plain_every
         self._batch_s, self._shown = batch_s, 0
         self._is_drawn = False  # whether the live line stands on the screen
         self._recent = []  # (time, done) of the last points, for the rate
@@ -57,9 +57,9 @@ class Progress:
         (start, first), rate = self._recent[0], 0.0
         if len(self._recent) > 1 and now > start:
             rate = (done - first) / (now - start)
-        parts = [f"{self._label} {done}/{self._total}", text]
+        parts = [f"{self._label} {done}/{self.total}", text]
         if rate > 0:
-            left = format_duration((self._total - done) / rate)
+            left = format_duration((self.total - done) / rate)
             parts += [f"{rate * per_item:.1f} {unit}/s", f"{left} left"]
         self._show("  ".join(part for part in parts if part), done)
 
@@ -87,7 +87,7 @@ class Progress:
             width = shutil.get_terminal_size().columns
             self._stream.write(f"\r\x1b[K{line[: width - 1]}")
             self._is_drawn = True
-        elif done == self._total or done - self._shown >= self._plain_every:
+        elif done == self.total or done - self._shown >= self.plain_every:
             self._shown = done
             self._stream.write(line + "\n")
         self._stream.flush()

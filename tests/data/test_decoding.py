@@ -68,35 +68,21 @@ def test_other_images_are_decoded_in_full(suffix):
     np.testing.assert_allclose(corners(image)[1], (0, 255, 0), atol=12)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("needed", [10, 300])
-def test_images_stand_upright_reduced_or_not(orientation, needed):
-    data = jpeg(quarters(320, 480), orientation)
-    image, size = decode_reduced(data, "a", at_least(needed, needed))
-    assert size == ((320, 480) if orientation < 5 else (480, 320))
-    whole = decode_image(data, "a")
-    assert whole.shape[:2] == size
+def test_stored_images_are_upright_whatever_their_tags_say(needed):
+    """Preparing has turned them; a tag that is left would turn them again."""
+    image, size = decode_reduced(jpeg(quarters(320, 480), 6), "a", at_least(needed, needed))
+    assert size == (320, 480)
+    whole = decode_image(jpeg(quarters(320, 480)), "a")
     np.testing.assert_allclose(corners(image), corners(whole), atol=12)
-    # PIL's own transposition is the reference.
-    with Image.open(io.BytesIO(data)) as opened:
-        from PIL import ImageOps
-
-        upright = np.asarray(ImageOps.exif_transpose(opened))
-    np.testing.assert_allclose(corners(whole), corners(upright), atol=12)
 
 
 @given(SIDES, SIDES, SIDES, SIDES)
-def test_a_reduced_image_covers_what_is_needed_turned_or_not(height, width, rows, columns):
-    factor = reduction((height, width), at_least(rows, columns))
+def test_a_reduced_image_covers_what_is_needed(height, width, rows, columns):
+    factor = reduction((height, width), (rows, columns))
     assert factor in (1, 2, 4, 8)
     if factor > 1:
-        assert min(-(-height // factor), -(-width // factor)) >= max(rows, columns)
-
-
-@given(SIDES, SIDES)
-def test_the_factor_depends_on_nothing_but_sizes(height, width):
-    factors = {reduction(size, at_least(50, 50)) for size in ((height, width), (width, height))}
-    assert len(factors) == 1
+        assert -(-height // factor) >= rows and -(-width // factor) >= columns
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])

@@ -10,7 +10,7 @@ import pytest
 
 from dav.data import prepare, sources
 from dav.data.builders import sample
-from dav.data.examples import decode_depth, decode_example
+from dav.data.examples import decode_example, decode_metric_example
 from dav.errors import ConfigError, DavError
 
 FOLDER = importlib.resources.files("dav") / "sample"
@@ -18,6 +18,10 @@ FOLDER = importlib.resources.files("dav") / "sample"
 
 def open_sample(root, name, split):
     return sources.Decoded(sources.open_split(root, name, split), decode_example)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_every_file_has_the_checksum_of_the_table():
@@ -102,7 +106,7 @@ def test_preparing_again_repairs_a_damaged_shard_and_touches_nothing_else(tmp_pa
     shard = sources.split_shards(tmp_path, "sample/tum", "train")[0]
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2])
-    assert prepare.damaged_shards(folder) == [shard.name]
+    assert prepare.damaged_files(folder) == [shard.name]
     prepare.prepare(tmp_path, "sample/tum")
     assert shard.read_bytes() == content
 
@@ -132,7 +136,7 @@ def test_an_eight_bit_target_is_refused(sample_root):
     record = dict(sources.open_split(sample_root, "sample/tum", "train")[0])
     record["target"] = cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()
     with pytest.raises(DavError, match="16-bit"):
-        decode_depth(record, "tum/000")
+        decode_metric_example(record)
 
 
 def test_the_table_is_plain_csv():
@@ -164,7 +168,7 @@ def test_an_unfinished_folder_is_built_anew_and_not_taken_for_finished(tmp_path,
     shard.unlink() if damage == "missing" else shard.write_bytes(content[:100])
     assert prepare.find(tmp_path, "sample/tum") is None
     assert prepare.prepare(tmp_path, "sample/tum") == folder
-    assert shard.read_bytes() == content and not prepare.damaged_shards(folder)
+    assert shard.read_bytes() == content and not prepare.damaged_files(folder)
 
 
 def test_a_data_set_built_elsewhere_is_found_and_never_touched(tmp_path, sample_root):
@@ -172,14 +176,14 @@ def test_a_data_set_built_elsewhere_is_found_and_never_touched(tmp_path, sample_
     shutil.copytree(prepare.find(sample_root, "sample/tum"), theirs)
     (theirs / prepare.MARKER).unlink()
     shutil.copytree(theirs, tmp_path / "mine" / "1.9.0")
-    before = {path: path.read_bytes() for path in theirs.iterdir()}
+    before = contents(theirs)
     assert prepare.prepare(tmp_path, "mine") == theirs
-    assert {path: path.read_bytes() for path in theirs.iterdir()} == before
+    assert contents(theirs) == before
 
 
 def test_two_processes_do_not_build_below_one_root(tmp_path):
     with (
-        prepare._only_process(tmp_path),
+        prepare._only_process(tmp_path / "sample/tum", "sample/tum"),
         pytest.raises(DavError, match="another process"),
     ):
         prepare.prepare(tmp_path, "sample/tum")
