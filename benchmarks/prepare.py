@@ -166,25 +166,28 @@ def plain(path, profile):
 
 
 def show(row, *, header):
+    """A line of a Markdown table."""
     if header:
         print(
-            "set               images     size        form  images/s·core  of limit  KB  TB  core-h"
+            "| set | images | typical | images/s and core | of the limit | kB each | TB | core-h |"
         )
+        print("|---|---|---|---|---|---|---|---|")
     size = "×".join(map(str, row["size"]))
     print(
-        f"{row['set']:<17} {row['images']:>10,} {size:<11} {row['form']:<5}"
-        f"{row['images_per_s_core']:>8.1f} {100 * row['share_of_limit']:>8.0f} % "
-        f"{row['bytes_an_image'] / 1e3:>6.0f} {row['stored_gb'] / 1e3:>6.2f} "
-        f"{row['core_hours']:>7.0f}",
+        f"| {row['set']} | {row['images']:,} | {size} {row['form']} | "
+        f"{row['images_per_s_core']:.0f} | {100 * row['share_of_limit']:.0f} % | "
+        f"{row['bytes_an_image'] / 1e3:.0f} | {row['stored_gb'] / 1e3:.2f} | "
+        f"{row['core_hours']:.0f} |",
         flush=True,
     )
 
 
 def totals(rows):
     for kind, group in (("labelled", rows[:6]), ("unlabelled", rows[6:])):
+        images = sum(row["images"] for row in group)
         stored = sum(row["stored_gb"] for row in group) / 1e3
         hours = sum(row["core_hours"] for row in group)
-        print(f"{kind}: {stored:.2f} TB, {hours:,.0f} core-hours")
+        print(f"| all {kind} | {images:,} | | | | | {stored:.2f} | {hours:.0f} |")
 
 
 if __name__ == "__main__":
