@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from random_weights import TINY, random_weights
 
-from dav import folders, recipe, train
+from dav import folders, recipe, recipe_data, train
 from dav.errors import ConfigError, DavError
 from dav.main import parse
 from dav.models.depth_anything import SIZES
@@ -41,8 +42,37 @@ def test_a_teachers_own_data_sets_are_prepared_too():
 def test_where_files_are_and_how_many_devices_share_the_work_is_no_part_of_a_config():
     same = config_of("--config.data.root=/else", "--config.mesh.fsdp=4", "--config.log_every=3")
     assert folders.identity(same) == folders.identity(config_of())
-    for change in ("--config.seed=1", "--config.teacher.steps=3", "--config.crop_px=(14, 14)"):
+    assert folders.identity(config_of("--config.data.workers=3")) == folders.identity(config_of())
+    weights = "--config.data.labelled_weights=(1, 2)"
+    for change in (
+        weights,
+        "--config.seed=1",
+        "--config.teacher.steps=3",
+        "--config.crop_px=(14, 14)",
+    ):
         assert folders.identity(config_of(change)) != folders.identity(config_of())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("labelled_weights=(1,)", "one number for each of the 2 labelled sets"),
+        ("labelled_weights=(1, 0)", "above zero"),
+        ("unlabelled_weights=('a',)", "must be numbers"),
+        ("workers=-2", "workers=-2"),
+    ],
+)
+def test_weights_and_workers_that_cannot_be_are_refused(option, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe.check(config_of(f"--config.data.{option}"))
+
+
+def test_workers_are_counted_by_core_and_the_teacher_has_as_many():
+    config = config_of("--config.data.workers=-1")
+    assert recipe_data.worker_processes(config) == len(os.sched_getaffinity(0))
+    teacher = folders.teacher_config(config, folders.make_paths(config, "run"))
+    assert teacher.data.workers == -1
+    assert recipe_data.worker_processes(config_of("--config.data.workers=3")) == 3
 
 
 def test_the_seed_of_the_student_is_its_teachers():
