@@ -44,6 +44,14 @@ setup(
         # The peers that benchmarks measure against, beside those of `parity`.
         "benchmarks": ["imagecodecs>=2025.3", "onnxruntime>=1.20", "onnxscript>=0.2"],
         "sky": ["torch>=2.6", "transformers>=5.0"],
-        "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.12", "scipy>=1.13", *DATA, *BEAM],
+        "test": [
+            "hypothesis>=6.100",
+            "pytest>=8.0",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            "scipy>=1.13",
+            *DATA,
+            *BEAM,
+        ],
     },
 )

@@ -74,7 +74,7 @@ def row(builder, name, outcomes, module):
 def main():
     """Exit code 1 if a test failed; the table is written only if none did."""
     outcomes = Outcomes()
-    code = pytest.main(["-q", "--no-header", str(TESTS)], plugins=[outcomes])
+    code = pytest.main(["-q", "-n0", "--no-header", str(TESTS)], plugins=[outcomes])
     if code:
         return 1
     table = HEAD + "\n".join(rows(outcomes)) + "\n"
