@@ -1,9 +1,10 @@
 """Image files → arrays, by OpenCV: its libjpeg-turbo for JPEG, its own readers for PNG and WebP.
 
 Training wants far fewer pixels than a photograph has. A JPEG can be decoded at 1/2, 1/4 or 1/8 of
-its size straight from its frequencies, at about half the cost. Which of them is a function of the
-stored size and the size that is needed, of nothing else: every machine decodes the same pixels.
-benchmarks/data.py measures decoders, methods of resizing and what is lost.
+its size straight from its frequencies, which saves up to half of the decoding and nearly all of the
+resizing. Which of them is a function of the stored size and the size that is needed, of nothing
+else: every machine decodes the same pixels. benchmarks/data.py measures decoders, methods of
+resizing and what is lost.
 """
 
 import cv2
