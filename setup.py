@@ -53,13 +53,5 @@ setup(
             *DATA,
             *BEAM,
         ],
-            "hypothesis>=6.100",
-            "pytest>=8.0",
-            "pytest-xdist>=3.6",
-            "ruff>=0.12",
-            "scipy>=1.13",
-            *DATA,
-            *BEAM,
-        ],
     },
 )
