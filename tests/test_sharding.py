@@ -46,14 +46,15 @@ def test_losses_are_equal(outcome, fsdp):
 
 @MESHES
 def test_gradients_are_equal(outcome, fsdp):
-    """The optimiser's first moments are the gradients, clipped and scaled."""
+    """The optimiser's first moments are the gradients, clipped and scaled. A pixel at a kink, as
+    that of the last ReLU, may fall on its other side, and moves a bias by 5e-5 of the largest."""
     one, eight = outcome(1, 1), outcome(8, fsdp)
     names = [name for name in one if ".mu" in name]
     assert len(names) == sum(" [0]" in name for name in one)
     largest = max(np.abs(one[name]).max() for name in names)
     for name in names:
         np.testing.assert_allclose(
-            eight[name], one[name], atol=2e-5 * largest, rtol=1e-5, err_msg=name
+            eight[name], one[name], atol=1e-4 * largest, rtol=1e-5, err_msg=name
         )
 
 
