@@ -41,10 +41,8 @@ def contents(folder):
 
 def children_of(pid):
     """The worker processes of a process."""
-    done = subprocess.run(
-        ["ps", "--ppid", str(pid), "-o", "pid=,args="], capture_output=True, text=True
-    )
-    lines = done.stdout.splitlines()
+    whole = ["ps", "-ww", "--ppid", str(pid), "-o", "pid=,args="]  # lines are never cut short
+    lines = subprocess.run(whole, capture_output=True, text=True).stdout.splitlines()
     return [int(line.split()[0]) for line in lines if "spawn_main" in line]
 
 
