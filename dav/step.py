@@ -15,7 +15,7 @@ import optax
 
 from dav.models.depth_anything import normalise
 from dav.objectives.affine_invariant import affine_invariant
-from dav.objectives.cutmix import cutmix_loss, draw_masks, mix
+from dav.objectives.cutmix import cutmix_loss, draw_masks, mix, neighbour
 from dav.objectives.feature_alignment import feature_alignment
 from dav.objectives.perturb import perturb
 
@@ -63,7 +63,7 @@ def train_step(state, frozen, batch, *, model, encoder, tx, seed, objective):
         terms, figures = {}, {}
         disparity, _ = model.apply({"params": params}, to_network(batch["labelled"]["image"]))
         labelled = batch["labelled"]
-        terms["loss_labelled"] = mean_usable(
+        terms["loss_labelled"] = mean(
             *affine_invariant(disparity, labelled["disparity"], labelled["valid"])
         )
         if "unlabelled" in batch:
@@ -76,16 +76,14 @@ def train_step(state, frozen, batch, *, model, encoder, tx, seed, objective):
         images, masks = strong_view(unlabelled["image"], seed, step, apply=objective.perturb)
         image = normalise(images)
         disparity, tokens = model.apply({"params": params}, image)
-        terms = {
-            "loss_unlabelled": mean_usable(
-                *cutmix_loss(disparity, unlabelled["disparity"], unlabelled["valid"], masks)
-            )
-        }
+        own = unlabelled["disparity"], unlabelled["valid"]
+        other = (neighbour(x) for x in own)
+        terms = {"loss_unlabelled": mean(*cutmix_loss(disparity, *own, *other, masks))}
         if not objective.align_features:
             return terms, {}
         target = encoder.apply({"params": frozen}, image)[-1]
         total, kept = feature_alignment(tokens, target, margin=objective.margin)
-        terms["loss_features"] = total / jnp.maximum(kept, 1)
+        terms["loss_features"] = mean(total, kept)
         return terms, {"tokens_kept": kept / (tokens.size // tokens.shape[-1])}
 
     (_, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -118,6 +116,6 @@ def to_network(images):
     return normalise(images.astype(jnp.float32) / 255)
 
 
-def mean_usable(loss, usable):
-    """Mean of loss [B] over the usable images; 0 when there is none."""
-    return jnp.sum(jnp.where(usable, loss, 0.0)) / jnp.maximum(jnp.sum(usable), 1)
+def mean(total, count):
+    """The loss of an objective's (sum, count); 0 when nothing was counted."""
+    return total / jnp.maximum(count, 1)
