@@ -15,6 +15,7 @@ from dav.files import write_whole
 
 DOUBTFUL = "†"
 NOT_COMPARABLE = "‡"
+SEEN = "*"
 
 
 def write_page(path, title, results, *, notes=()):
@@ -50,34 +51,32 @@ def models_of(results):
 
 
 def lead(results):
-    """The result in a sentence or two: the best figure of each set."""
-    sentences = []
-    for of_pairs, words in ((False, "AbsRel"), (True, "Pairs ordered rightly")):
-        found = [_best(result, of_pairs) for result in results if is_pairs(result) == of_pairs]
-        found = [one for one in found if one]
-        if not found:
-            continue
-        models = {model for _, _, model in found}
-        if len(models_of(results)) == 1 or len(models) == 1:
-            (model,) = models
-            listed = ", ".join(f"{figure} on {data}" for data, figure, _ in found)
-            which = "" if len(models_of(results)) == 1 else ", the best each time"
-            sentences.append(f"{words} of {model}{which}: {listed}.")
-        else:
-            listed = ", ".join(f"{figure} on {data} ({model})" for data, figure, model in found)
-            sentences.append(f"{words}, the best of each set: {listed}.")
-    return " ".join(sentences)
+    """The result in a sentence: the best figure of each set, and whose it is."""
+    found = [one for one in map(_best, results) if one]
+    winners = list(dict.fromkeys(model for *_, model in found))
+    if not found:
+        return ""
+    is_alone = len(winners) == 1
+    listed, before = [], None
+    for words, data, figure, model in found:
+        whose = "" if is_alone else f" ({model})"
+        listed.append(f"{words + ' ' if words != before else ''}{figure} on {data}{whose}")
+        before = words
+    who = f"{winners[0]} is the best on every set" if is_alone else "The best of each set"
+    if len(models_of(results)) == 1 or len(found) == 1:
+        who = winners[0]
+    return f"{who}: {', '.join(listed)}."
 
 
-def _best(result, of_pairs):
-    """(data set, figure, model) of the best model, or None."""
-    name = "accuracy" if of_pairs else "abs_rel"
+def _best(result):
+    """(metric in words, data set, figure, model) of the best model, or None."""
+    name = evaluation_set.main_metric(result)
     figures = {model: f[name] for model, f in result.figures.items() if name in f}
     if not figures:
         return None
-    model = (max if of_pairs else min)(figures, key=figures.get)
-    unit = " %" if of_pairs else ""
-    return result.data, number(name, figures[model]) + unit, model
+    model = (max if is_pairs(result) else min)(figures, key=figures.get)
+    words, unit = ("pairs in order", " %") if is_pairs(result) else ("AbsRel", "")
+    return words, result.data, number(name, figures[model]) + unit, model
 
 
 def overview(results):
@@ -90,7 +89,7 @@ def overview(results):
     groups = f"<tbody>{''.join(ours)}</tbody>"
     theirs = published_lines(results)
     if theirs:
-        label = f'<tr><td class="text" colspan="{len(results) + 1}">as published</td></tr>'
+        label = f'<tr><td class="text" colspan="{len(results) + 1}">published</td></tr>'
         groups += f'<tbody class="published">{label}{"".join(theirs)}</tbody>'
     table = f"<table><thead><tr><th></th>{head}</tr></thead>{groups}</table>"
     return f'<div class="wide">{table}</div>{_footnotes(results)}'
@@ -115,30 +114,32 @@ def _cell(model, result):
     figures = result.figures.get(model)
     if figures is None:
         return "<td>–</td>"
-    name = "accuracy" if is_pairs(result) else "abs_rel"
+    name = evaluation_set.main_metric(result)
     values = [f[name] for f in result.figures.values() if name in f]
     best = (max if is_pairs(result) else min)(values)
     mark = ' class="best"' if figures[name] == best and len(values) > 1 else ""
     return f"<td{mark}>{_figures(figures)}</td>"
 
 
-def _figures(figures):
+def _figures(figures, mark=""):
     """AbsRel with δ1 small beside it; of pairs their share alone."""
     if "accuracy" in figures:
-        return number("accuracy", figures["accuracy"])
+        return number("accuracy", figures["accuracy"]) + mark
     delta1 = f"<small>{number('delta1', figures['delta1'])}</small>" if "delta1" in figures else ""
-    return number("abs_rel", figures["abs_rel"]) + delta1
+    return number("abs_rel", figures["abs_rel"]) + mark + delta1
 
 
 def published_lines(results):
-    """Table rows of the papers' figures on those sets that may be compared."""
+    """Table rows of the papers' own figures on those sets that may be compared."""
     columns = [
         {row.model: row for row in comparison(result)[0] if row.is_paper} for result in results
     ]
     lines = []
     for model in dict.fromkeys(model for column in columns for model in column):
         cells = "".join(
-            f"<td>{_figures(column[model].figures)}</td>" if model in column else "<td>–</td>"
+            f"<td>{_figures(column[model].figures, SEEN * bool(column[model].remark))}</td>"
+            if model in column
+            else "<td>–</td>"
             for column in columns
         )
         lines.append(f"<tr><th>{html.escape(model)}</th>{cells}</tr>")
@@ -157,6 +158,8 @@ def _footnotes(results):
         said.append(f"{DOUBTFUL} not known to be the protocol of the published figures.")
     if None in found:
         said.append(f"{NOT_COMPARABLE} not comparable with published figures.")
+    remarks = {row.remark for result in results for row in comparison(result)[0] if row.remark}
+    said += [f"{SEEN} {remark}." for remark in sorted(remarks)]
     return f'<p class="soft">{html.escape(" ".join(said))}</p>'
 
 

@@ -6,7 +6,7 @@ import math
 import cv2
 
 from dav import viz
-from dav.evaluation import published
+from dav.evaluation import pictures, protocols, published
 
 PICTURE_PX = 320  # of the longer side
 JPEG_QUALITY = 80
@@ -23,8 +23,7 @@ LABELS = {
     "log10": "log10",
     "silog": "SILog",
     "abs_rel_disparity": "AbsRel in disparity",
-    "sq_rel_disparity": "SqRel in disparity",
-    "rmse_disparity": "RMSE in disparity",
+    "abs_rel_disparity_unclipped": "the same, unclipped",
     "accuracy": "all pairs",
 }
 DEPTH_HEADS = ("photograph", "measured", "predicted, aligned", "error")
@@ -36,15 +35,22 @@ def is_pairs(result):
     return any("accuracy" in figures for figures in result.figures.values())
 
 
+def main_metric(result):
+    """The metric that models are compared by."""
+    return "accuracy" if is_pairs(result) else "abs_rel"
+
+
 def section(anchor, result):
     """The HTML of one SetResult."""
     count = f"{result.images:,} image{'s' * (result.images != 1)}"
+    protocol = dict(result.protocol)
     parts = [
         f'<h2 id="{anchor}">{html.escape(result.data)}</h2>',
         f'<p class="soft">{html.escape(result.split)} split · {count}</p>',
+        _warning(protocol.pop("warning", "")),
         pair_table(result) if is_pairs(result) else depth_table(result),
         _paragraph(comparison(result)[1]),
-        _protocol(result.protocol),
+        _protocol(protocol),
         _skipped(result.skipped),
         _legend(result),
         *(_extremes(result, model, is_open=not i) for i, model in enumerate(result.figures)),
@@ -57,69 +63,91 @@ def comparison(result):
     benchmark = published.BENCHMARKS.get(result.data)
     if benchmark is None:
         return (), published.OTHER_EDITIONS.get(result.data, "")
-    if result.split != "test" or not benchmark.is_whole(result.images):
+    left_out = len(result.skipped)
+    if result.split != "test" or not benchmark.is_whole(result.images, left_out):
         return (), (
             f"Not comparable with published figures: those are over {benchmark.images:,} images of "
-            f"{benchmark.name}, these over {result.images:,} of its {result.split} split."
+            f"{benchmark.name}, these over {result.images:,} of the {result.split} split"
+            f"{f', {left_out:,} left out' if left_out else ''}."
         )
-    return published.published_for(result.data), benchmark.doubt
+    others = deviations(result)
+    if others:
+        return (), (
+            "Not comparable with published figures, whose protocol is taken to be another: here "
+            f"{', '.join(others)}."
+        )
+    fewer = f" {left_out:,} of its images are left out here." if left_out else ""
+    return published.published_for(result.data), benchmark.doubt + fewer
+
+
+def deviations(result):
+    """In words what of a result's protocol is not as its data set is usually evaluated."""
+    usual, own = protocols.protocol_of(result.data), result.protocol
+    words = [
+        f"{name.replace('_', ' ')} {own[name]}"
+        for name in ("crop", "min_depth_m", "max_depth_m")
+        if name in own and own[name] != getattr(usual, name)
+    ]
+    align = own.get("align", "lstsq_disparity")
+    hows = set(align.values()) if isinstance(align, dict) else {align}
+    return words + [f"align {how}" for how in sorted(hows - {"lstsq_disparity"})]
 
 
 def depth_table(result):
     """AbsRel and δ1, ours and the published ones, and all metrics on demand."""
-    rows, _ = comparison(result)
-    head = '<th></th><th>AbsRel</th><th>δ1, %</th><th class="text">from</th>'
-    best = min((f["abs_rel"] for f in result.figures.values()), default=None)
-    ours = [
-        _row(model, figures, ("abs_rel", "delta1"), "this evaluation", figures["abs_rel"] == best)
-        for model, figures in result.figures.items()
+    seen = dict.fromkeys(name for figures in result.figures.values() for name in figures)
+    every = [name for name in LABELS if name in seen] + [
+        name for name in seen if name not in LABELS
     ]
-    table = _table(head, ours, [_published_row(row, ("abs_rel", "delta1")) for row in rows])
-    metrics = [name for name in LABELS if any(name in f for f in result.figures.values())]
-    head = "<th></th>" + "".join(f"<th>{html.escape(LABELS[name])}</th>" for name in metrics)
-    every = [_row(model, figures, metrics) for model, figures in result.figures.items()]
-    return f"{table}<details><summary>All metrics</summary>{_table(head, every)}</details>"
+    table = _table(result, every)
+    return (
+        f"{_table(result, ['abs_rel', 'delta1'], comparison(result)[0])}"
+        f"<details><summary>All metrics</summary>{table}</details>"
+    )
 
 
 def pair_table(result):
     """The share of pairs ordered rightly, of all and of each scene."""
-    rows, _ = comparison(result)
     seen = dict.fromkeys(name for figures in result.figures.values() for name in figures)
-    metrics = ["accuracy", *(name for name in seen if name.startswith("accuracy "))]
-    names = (name.removeprefix("accuracy ").replace("_", " ") for name in metrics[1:])
-    head = "<th></th>" + "".join(f"<th>{html.escape(name)}</th>" for name in ("all pairs", *names))
-    best = max((f["accuracy"] for f in result.figures.values()), default=None)
-    ours = [
-        _row(model, figures, metrics, "this evaluation", figures["accuracy"] == best)
-        for model, figures in result.figures.items()
-    ]
-    theirs = [_published_row(row, metrics) for row in rows]
-    said = "Pairs of points ordered rightly, per cent; over all pairs, not over scenes."
-    table = _table(f'{head}<th class="text">from</th>', ours, theirs)
+    scenes = [name for name in seen if name.startswith("accuracy ")]
+    said = "Pairs of points ordered rightly, in per cent; “all pairs” is over pairs, not scenes."
+    table = _table(result, ["accuracy", *scenes], comparison(result)[0])
     return f'<p class="soft">{said}</p>{table}'
 
 
-def _table(head, ours, theirs=()):
-    groups = f"<tbody>{''.join(ours)}</tbody>"
-    if theirs:
-        groups += f'<tbody class="published">{"".join(theirs)}</tbody>'
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>{groups}</table></div>'
+def _table(result, metrics, rows=()):
+    """Our models, then the published rows by their source."""
+    head = "".join(f"<th>{html.escape(label(name))}</th>" for name in metrics)
+    values = [f[metrics[0]] for f in result.figures.values() if metrics[0] in f]
+    best = (max if is_pairs(result) else min)(values, default=None) if len(values) > 1 else None
+    groups = "".join(
+        _row(model, figures, metrics, is_best=figures.get(metrics[0]) == best is not None)
+        for model, figures in result.figures.items()
+    )
+    groups = f"<tbody>{groups}</tbody>"
+    for source in dict.fromkeys(row.source for row in rows):
+        named = [row for row in rows if row.source == source]
+        kind = "Published" if named[0].is_paper else "Not the paper's own"
+        width = len(metrics) + 1
+        lines = f'<tr><td class="text" colspan="{width}">{kind}: {html.escape(source)}</td></tr>'
+        lines += "".join(_row(row.model, row.figures, metrics, remark=row.remark) for row in named)
+        groups += f'<tbody class="published">{lines}</tbody>'
+    table = f"<table><thead><tr><th></th>{head}</tr></thead>{groups}</table>"
+    return f'<div class="wide">{table}</div>'
 
 
-def _row(model, figures, metrics, source="", is_best=False):
+def _row(model, figures, metrics, *, is_best=False, remark=""):
     mark = ' class="best"' if is_best else ""
-    cells = f"<th>{html.escape(model)}</th>"
+    remark = f"<small>{html.escape(remark)}</small>" if remark else ""
+    cells = f"<th>{html.escape(model)}{remark}</th>"
     for index, name in enumerate(metrics):
         cells += f"<td{mark if index == 0 else ''}>{number(name, figures.get(name))}</td>"
-    if source:
-        cells += f'<td class="text">{html.escape(source)}</td>'
     return f"<tr>{cells}</tr>"
 
 
-def _published_row(row, metrics):
-    kind = "published" if row.is_paper else "not the paper's"
-    source = f"{kind}: {row.source}" + (f"; {row.remark}" if row.remark else "")
-    return _row(row.model, row.figures, metrics, source)
+def label(metric):
+    """A metric's name for people; of pairs, the scene's."""
+    return LABELS.get(metric, metric.removeprefix("accuracy ").replace("_", " "))
 
 
 def number(metric, value):
@@ -135,14 +163,35 @@ def _paragraph(text):
     return f'<p class="remark">{html.escape(text)}</p>' if text else ""
 
 
+def _warning(text):
+    return f'<p class="warning">{html.escape(str(text))}</p>' if text else ""
+
+
 def _protocol(protocol):
+    """All of it in words; checksums on demand."""
     if not protocol:
         return ""
+    sums = {name: value for name, value in protocol.items() if name.endswith("sha256")}
+    words = {name: value for name, value in protocol.items() if name not in sums}
+    folded = f"<details><summary>Checksums</summary>{_definitions(sums)}</details>" if sums else ""
+    return f"<h3>Protocol</h3>{_definitions(words)}{folded}"
+
+
+def _definitions(entries):
     lines = (
-        f"<dt>{html.escape(str(name).replace('_', ' '))}</dt><dd>{html.escape(str(value))}</dd>"
-        for name, value in protocol.items()
+        f"<dt>{html.escape(str(name).replace('_', ' '))}</dt><dd>{html.escape(plain(value))}</dd>"
+        for name, value in entries.items()
     )
-    return f"<h3>Protocol</h3><dl>{''.join(lines)}</dl>"
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def plain(value):
+    """A plain value in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {plain(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(one) for one in value)
+    return "–" if value is None or value == "" else str(value)
 
 
 def _skipped(skipped):
@@ -163,9 +212,10 @@ def _legend(result):
         return ""
     near = f"far {viz.scale_tag(viz.COLORMAPS['inferno'])} near"
     if is_pairs(result):
-        said = f"Of a pair, green is the closer point. Predicted disparity: {near}."
+        said = f"Green is the closer point of a pair, red the farther. Predicted disparity: {near}."
     else:
-        error = f"0 {viz.scale_tag(viz.COLORMAPS['viridis'])} 50 % and more"
+        most = f"{100 * pictures.MAX_ERROR:.0f} % and more"
+        error = f"0 {viz.scale_tag(viz.COLORMAPS['viridis'])} {most}"
         said = (
             f"Disparity, one colour scale a row: {near}; grey where nothing was measured. "
             f"Relative depth error: {error}."
@@ -194,11 +244,11 @@ def cases(shown, model, of_pairs):
     heads = PAIR_HEADS if of_pairs else DEPTH_HEADS
     parts = ['<div class="heads">' + "".join(f"<span>{head}</span>" for head in heads) + "</div>"]
     for place, one in enumerate(shown, 1):
-        pictures = (one.image, one.truth, one.aligned[model], one.error[model])
+        four = one.image, one.truth, one.aligned[model], one.error[model]
         tags = "".join(
             f"<figure>{viz.image_tag(shrunk(picture), one.id, quality=JPEG_QUALITY)}"
             f"<figcaption>{head}</figcaption></figure>"
-            for head, picture in zip(heads, pictures, strict=True)
+            for head, picture in zip(heads, four, strict=True)
         )
         said = caption(one.figures[model])
         parts.append(
