@@ -101,7 +101,7 @@ def line_chart(curves, *, title, width=440, height=250):
     for share in (0, 0.25, 0.5, 0.75, 1):
         _, y = place(0, share * y_max)
         parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        label = f"{share * y_max:.2g}"
+        label = f"{share * y_max:.2g}".replace("e-0", "e-")
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
         x, _ = place(share * x_max, 0)
         label = f"{share * x_max:.0f}"
