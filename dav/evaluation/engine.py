@@ -5,6 +5,7 @@ compressed pictures of a few. Of several processes, each takes every n-th image;
 gathered, so that all have the whole result, the same whatever their number.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ import numpy as np
 from dav.errors import DavError
 from dav.evaluation import pairs, pictures, scoring
 from dav.evaluation.results import EXTREMES, SAMPLES
+from dav.threads import in_threads
 
 CHUNK_IMAGES = 64
 CHUNK_PIXELS = 64_000_000  # 1 GB with one model's maps
@@ -45,24 +47,40 @@ def look(read, count, models, rules, *, share=(0, 1), tell=lambda done, total: N
     """The Part of a process: images share[0]::share[1] of the `count` that are evaluated.
 
     read(indices) yields (index, example) in order: {id, image} with pairs, or with depth float32
-    and valid bool [H, W]. Raises DavError for a prediction that is not finite.
+    and valid bool [H, W]. tell(done, total) is called after each map. Raises DavError for a
+    prediction that is not finite.
     """
     part = Part(best={m.name: [] for m in models}, worst={m.name: [] for m in models})
     wanted = set(spread(count, SAMPLES))
     indices = range(share[0], count, share[1])
-    done = 0
+    counted = itertools.count(1)
+
+    def told():
+        tell(next(counted), len(indices) * len(models))
+
     for chunk in in_chunks(read(indices)):
-        maps = {index: {} for index, _ in chunk}
-        ids = {index: example["id"] for index, example in chunk}
-        for model in models:
-            for index, map_ in model.predict_each((i, e["image"]) for i, e in chunk):
-                check_finite(map_, model.name, ids[index])
-                maps[index][model.name] = map_
-        for index, example in chunk:
-            reduce_image(part, index, example, maps.pop(index), models, rules, index in wanted)
-            done += 1
-            tell(done, len(indices))
+        add_chunk(part, chunk, ask(models, chunk, told), models, rules, wanted)
     return part
+
+
+def ask(models, chunk, told):
+    """Every model's map of every image of a chunk: index → {model: float32 [H, W]}."""
+    maps = {index: {} for index, _ in chunk}
+    ids = {index: example["id"] for index, example in chunk}
+    for model in models:
+        for index, map_ in model.predict_each((i, e["image"]) for i, e in chunk):
+            check_finite(map_, model.name, ids[index])
+            maps[index][model.name] = map_
+            told()
+    return maps
+
+
+def add_chunk(part, chunk, maps, models, rules, wanted):
+    """Adds what a chunk's maps are worth to a part; images at `wanted` indices become samples."""
+    with in_threads(lambda one: scored(one[1], maps[one[0]], models, rules), chunk) as scoring_:
+        for (index, example), looked in scoring_:
+            found = looked.result(), index in wanted
+            add(part, index, example, maps.pop(index), models, rules, *found)
 
 
 def in_chunks(items):
@@ -88,37 +106,41 @@ def check_finite(map_, model, name):
         )
 
 
-def reduce_image(part, index, example, maps, models, rules, is_sample):
-    """Adds one image with every model's map to a part."""
-    name = part.ids[index] = example["id"]
+def scored(example, maps, models, rules):
+    """(model → Score, pixels that count, why the image is left out or "")."""
     if "pairs" in example:
         points = example["pairs"]
-        scores = {m.name: score_pairs(maps[m.name], points, m.is_metric) for m in models}
+        found = {m.name: score_pairs(maps[m.name], points, m.is_metric) for m in models}
+        return found, None, "" if len(points) else "no pair of points"
+    mask, reason = scoring.counted(example["depth"], example["valid"], rules)
+    if reason:
+        return {}, mask, reason
+    depth, found = example["depth"], {}
+    for m in models:
+        found[m.name] = scoring.score(
+            maps[m.name], depth, mask, rules, how=m.how, is_metric=m.is_metric
+        )
+    return found, mask, ""
+
+
+def add(part, index, example, maps, models, rules, looked, is_sample):
+    """Adds one image with every model's map, and what `scored` found in it, to a part."""
+    scores, mask, reason = looked
+    name = part.ids[index] = example["id"]
+    if reason:
+        part.skipped[index] = name, reason
+        return
+    if "pairs" in example:
         right = {model: one.right for model, one in scores.items()}
-        if not len(points):
-            part.skipped[index] = name, "no pair of points"
-            return
         part.right[index] = pairs.scene_of(name), right
-        metric = {m.name for m in models if m.is_metric}
-
-        def draw():
-            return pictures.draw_pairs(example, maps, scores, metric)
-    else:
-        mask, reason = scoring.counted(example["depth"], example["valid"], rules)
-        if reason:
-            part.skipped[index] = name, reason
-            return
-        scores = {
-            m.name: scoring.score(
-                maps[m.name], example["depth"], mask, rules, how=m.how, is_metric=m.is_metric
-            )
-            for m in models
-        }
-
-        def draw():
-            return pictures.draw_depth(example, mask, rules, maps, scores)
-
     part.scores[index] = {model: one.figures for model, one in scores.items()}
+
+    def draw():
+        if "pairs" in example:
+            metric = {m.name for m in models if m.is_metric}
+            return pictures.draw_pairs(example, maps, scores, metric)
+        return pictures.draw_depth(example, mask, rules, maps, scores)
+
     keep(part, index, draw, is_sample)
 
 
