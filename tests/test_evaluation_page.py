@@ -43,7 +43,7 @@ def shown(seed, figures, name=None, size=(60, 80)):
     )
 
 
-def result(data="folder/own", images=12, *, models=MODELS, size=(60, 80), split="test", **changed):
+def result(data="folder/own", images=24, *, models=MODELS, size=(60, 80), split="test", **changed):
     """Per-image AbsRel of model j on image i is known: 0.01 · (i + 1) · (j + 1)."""
     scored = [
         shown(
@@ -186,6 +186,14 @@ def test_best_and_worst_are_marked_in_order_with_their_own_figures(tmp_path):
             assert line == (str(place), html.escape(name), f"{abs_rel:.3f}", f"{delta1:.1f}")
 
 
+@pytest.mark.parametrize("images, best, worst", [(1, 1, 0), (5, 3, 2), (19, 10, 9), (20, 10, 10)])
+def test_of_a_small_set_each_image_is_shown_once(tmp_path, images, best, worst):
+    page = written(tmp_path, [result(images=images, models=MODELS[:1])])
+    _, _, *parts = re.split(r"<h4>(Best|Worst)</h4>", page)
+    counts = [part.count('class="case"') for part in parts[::2]]
+    assert counts == [count for count in (best, worst) if count]
+
+
 def test_a_whole_benchmark_stands_beside_the_published_rows(tmp_path):
     rows = Page(written(tmp_path, [result("kitti", 652)])).rows
     flat = [" ".join(row.split()) for row in rows]
@@ -215,7 +223,7 @@ def test_what_nobody_reproduces_is_marked_so(tmp_path, data, images):
         ({"images": 8}, "over 652 images of KITTI, these over 8 of the test split"),
         ({"split": "train"}, "over 652 images of KITTI, these over 652 of the train split"),
         ({"protocol": PROTOCOL | {"crop": "none"}}, "here crop none"),
-        ({"protocol": PROTOCOL | {"max_depth_m": 50.0}}, "here max depth m 50.0"),
+        ({"protocol": PROTOCOL | {"max_depth_m": 50.0}}, "here max depth (m) 50."),
         ({"protocol": PROTOCOL | {"align": {"a": "none", "b": "lstsq_disparity"}}}, "align none"),
         ({"data": "nyuv2/filled", "images": 654}, "they agree with raw depth"),
         ({"images": 600, "skipped": (("x", "y"),) * 52}, "these over 600 of the test split, 52"),
@@ -247,7 +255,7 @@ def test_pairs_have_a_table_by_scene_with_the_published_one(tmp_path):
 def test_a_warning_and_the_protocol_are_said_but_checksums_folded(tmp_path):
     page = written(tmp_path, [result(protocol=PROTOCOL | {"warning": "half <of> it"})])
     assert '<p class="warning">half &lt;of&gt; it</p>' in page and "<dt>warning" not in page
-    assert "<dt>max depth m</dt><dd>80.0</dd>" in page
+    assert "<dt>max depth (m)</dt><dd>80</dd>" in page
     assert page.index("<summary>Checksums") < page.index("ab" * 32)
 
 
