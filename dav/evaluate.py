@@ -22,6 +22,7 @@ docs/evaluation.md has the protocols. Exit codes: 0 done; 2 wrong usage; 75 stop
 start again to continue; 1 anything else.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from dav.evaluation_data import Options
 from dav.evaluation_run import Loaded
 from dav.files import hold, read_json, write_json
 from dav.runtime import workdir
+from dav.runtime.memory import keep_freed_memory
 
 
 def main(argv):
@@ -46,6 +48,7 @@ def main(argv):
     def work():
         arguments = parse(argv)
         entry.quieten()
+        keep_freed_memory()
         evaluate_weights(**arguments)
 
     return entry.carry_out(argv, __doc__, work, folder_options="--data or --out")
@@ -95,7 +98,7 @@ def split_list(values):
 
 def evaluate_weights(specs, data, out, options):
     """The command: writes OUT/eval.json and OUT/index.html, and prints the table."""
-    roots = find_sets(data)
+    roots = find_sets(data, options)
     loaded = [
         evaluation_run.load(n, s, options) for n, s in zip(names_of(specs), specs, strict=True)
     ]
@@ -115,18 +118,27 @@ def evaluate_weights(specs, data, out, options):
     print(f"figures: {out / 'eval.json'}, page: {out / 'index.html'}")
 
 
-def find_sets(folders_):
-    """Data set name → the root it stands below, for every set in or below the given folders."""
+def find_sets(data, options):
+    """Data set name → the root it stands below, for every set in or below the folders `data`.
+
+    Below a folder of several, sets without ground truth are told and left out.
+    """
     roots = {}
-    for folder in folders_:
+    for folder in data:
         if not folder.is_dir():
             raise ConfigError(
                 f"{folder} is no folder; name that of a prepared data set, or one above several"
             )
-        for path in inspect.find_sets(folder):
-            root, name = place_of(path)
-            if roots.setdefault(name, root) != root:
+        found = dict(reversed(place_of(path)) for path in inspect.find_sets(folder))
+        for name, root in found.items():
+            if roots.get(name, root) != root:
                 raise ConfigError(f"{name} stands below {roots[name]} and below {root}; name one")
+            if len(found) > 1 and not evaluation_data.has_truth(root, name, options):
+                print(f"{name}: left out, it has no ground truth")
+                continue
+            roots[name] = root
+    if not roots:
+        raise ConfigError("none of the data sets has ground truth to evaluate against")
     return roots
 
 
@@ -160,7 +172,7 @@ def evaluate(config, paths):
         return
     options = job_options(config)
     loaded = [*trained_models(config, paths, options), *blind_models()]
-    with workdir.claim(paths.workdir, folders.identity(config)):
+    with sole_writer(config, paths):
         results = evaluation_run.run(
             lambda name: paths.data,
             config.evaluation.sets,
@@ -168,6 +180,8 @@ def evaluate(config, paths):
             options,
             paths.workdir / "report",
         )
+        if jax.process_index() != 0:
+            return
         groups = {"same sources": [n for n in config.evaluation.sets if n in config.data.labelled]}
         rows = make_rows(results, groups, trained_on=config.data.labelled)
         report.write(config, paths, rows, results)
@@ -175,6 +189,13 @@ def evaluate(config, paths):
         write_json(paths.workdir / "eval.json", content | {"sets": make_sets(results)})
     print(table_text(results))
     print(f"report: {paths.workdir / 'report' / 'index.html'}")
+
+
+def sole_writer(config, paths):
+    """Of several processes that evaluate together, the first holds the work folder for all."""
+    if jax.process_index() != 0:
+        return contextlib.nullcontext()
+    return workdir.claim(paths.workdir, folders.identity(config))
 
 
 def is_done(config, paths):

@@ -60,13 +60,24 @@ def check(options):
         raise ConfigError("--max_depth_m and --min_depth_m must not be negative")
 
 
-def choose(root, name, loaded, options):
-    """What is evaluated of a data set, and how."""
-    published = protocol_of(name)
-    split = options.split or split_of(root, name, published)
+def open_records(root, name, options):
+    """(split, records) of a data set. Raises DavError if there are none."""
+    split = options.split or split_of(root, name, protocol_of(name))
     records = sources.open_split(root, name, split)
     if not len(records):
         raise DavError(f"data set {name!r} has no image in its split {split!r}")
+    return split, records
+
+
+def has_truth(root, name, options):
+    """Whether a data set is labelled."""
+    return bool(open_records(root, name, options)[1][0]["quantity"])
+
+
+def choose(root, name, loaded, options):
+    """What is evaluated of a data set, and how."""
+    published = protocol_of(name)
+    split, records = open_records(root, name, options)
     quantity = records[0]["quantity"].decode()
     if not quantity:
         raise DavError(f"data set {name!r} is unlabelled; there is no truth to evaluate against")

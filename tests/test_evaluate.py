@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,10 +19,12 @@ from dav.data.examples import encode_example
 from dav.data.frames import DEPTH, DISPARITY, Frame, Target
 from dav.errors import ConfigError, DavError
 from dav.evaluation import engine
+from dav.evaluation.protocols import PROTOCOLS
 from dav.inference import make_depth_model
 from dav.viz import encode_png
 from dav.weights.save import save_official
 
+PAGE = (ROOT / "docs" / "evaluation.md").read_text()
 SMALL = "--size_px=42"
 
 
@@ -139,7 +143,7 @@ def test_two_processes_find_what_one_finds(run, weights, sample_root, environmen
     ]
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    assert "sample/lab" in said[0][0] and not said[1][0]
+    assert "AbsRel" in said[0][0] and "AbsRel" not in said[1][0]
     together = json.loads((tmp_path / "both" / "eval.json").read_text())
     alone = run("--space=disparity", sets=("lab", "tum"))[3]
     assert together["sets"] == alone["sets"]
@@ -231,10 +235,37 @@ def test_unlabelled_sets_have_no_truth(run):
     assert code == 1 and "unlabelled" in err
 
 
-def test_a_folder_above_several_sets_names_them_all(sample_root):
-    roots = evaluate.find_sets([sample_root])
-    assert set(roots) == {f"sample/{name}" for name in ("icl", "tum", "lab", "photos")}
+def test_a_folder_above_several_sets_names_all_that_have_truth(sample_root, capsys):
+    options = evaluation_data.Options()
+    roots = evaluate.find_sets([sample_root], options)
+    assert set(roots) == {f"sample/{name}" for name in ("icl", "tum", "lab")}
     assert set(roots.values()) == {sample_root}
+    assert "sample/photos: left out" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="no prepared data set"):
+        evaluate.find_sets([sample_root / "sample" / "icl" / "1.0.0" / "parts"], options)
+
+
+def test_one_name_below_two_roots_is_refused(sample_root, tmp_path):
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "tum").symlink_to(sample_root / "sample" / "tum")
+    with pytest.raises(ConfigError, match="name one"):
+        evaluate.find_sets(
+            [sample_root / "sample" / "tum", tmp_path / "sample" / "tum"], evaluation_data.Options()
+        )
+
+
+def test_its_page_has_commands_that_are_understood_and_every_protocol(tmp_path):
+    commands = re.findall(r"^python -m dav.evaluate .*$", PAGE, re.M)
+    assert len(commands) >= 3
+    for command in commands:
+        evaluate.parse(shlex.split(command)[2:])
+    for name, protocol in PROTOCOLS.items():
+        (row,) = re.findall(rf"^\| {name} \|.*$", PAGE, re.M)
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        ends = f"{protocol.min_depth_m:g}–{protocol.max_depth_m:g}"
+        count = f"{protocol.images:,}" if protocol.images else "–"
+        expected = [name, protocol.split, count, ends, protocol.crop]
+        assert cells == (expected if name != "da2k" else [name, "test", "–", "–", "–"])
 
 
 def test_weights_are_named_shortly_and_apart():

@@ -8,6 +8,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+SCENES = ("indoor", "outdoor", "non_real", "transparent_reflective", "adverse_style", "aerial")
+SCENES += ("underwater", "object")  # as the authors' DA-2K.md names them
+
 
 def ordered_rightly(prediction, points, *, is_metric=False):
     """prediction [H, W] at the image's size, points int32 [N, 2, 2] (pair, (closer, farther),
@@ -18,8 +21,11 @@ def ordered_rightly(prediction, points, *, is_metric=False):
 
 
 def scene_of(name):
-    """The scene of an image by its id: the folder it stands in, "images/indoor/a" → "indoor"."""
-    return PurePosixPath(name).parent.name or "all"
+    """The scene of an image by its id: the folder that is named as one of DA-2K's eight, else the
+    folder it stands in."""
+    folders = PurePosixPath(name).parent.parts
+    named = [part for part in folders if part in SCENES]
+    return (named or folders or ("all",))[-1]
 
 
 def accuracies(right):

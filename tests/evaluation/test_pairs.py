@@ -36,5 +36,9 @@ def test_accuracy_is_over_pairs_not_over_scenes():
     }
 
 
-def test_scene_is_the_folder_of_the_image():
-    assert scene_of("images/indoor/sa_1") == "indoor" and scene_of("one") == "all"
+@pytest.mark.parametrize(
+    ("name", "scene"),
+    [("images/indoor/a", "indoor"), ("aerial/x/a", "aerial"), ("mine/a", "mine"), ("a", "all")],
+)
+def test_scene_is_the_folder_of_the_image(name, scene):
+    assert scene_of(name) == scene
