@@ -102,7 +102,7 @@ def depth_table(result):
     table = _table(result, every)
     return (
         f"{_table(result, ['abs_rel', 'delta1'], comparison(result)[0])}"
-        f"<details><summary>All metrics</summary>{table}</details>"
+        f'<details class="metrics"><summary>All metrics</summary>{table}</details>'
     )
 
 
