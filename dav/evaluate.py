@@ -1,70 +1,201 @@
-"""The evaluation job: zero-shot depth on held-out images, after alignment in disparity.
+"""Depth of any weights on prepared data sets: figures, and a page with the best and worst images.
 
-Beside the trained networks stand two that never look: a constant map, and a ramp from top to
-bottom, which is the best guess without looking in most scenes.
+    python -m dav.evaluate --weights=SPEC... --data=DIR... --out=DIR [OPTION ...]
+
+SPEC is a work folder, .safetensors, .pth, or hf:org/name[@revision]. DIR is the folder of a
+prepared data set, or any folder above several. Both may be given several times, or with commas.
+DIR of --out gets eval.json and index.html; the same command again does only what is missing.
+
+    --split=NAME            of every set (its protocol's, else test, heldout, val or the only one)
+    --align=HOW             lstsq_disparity, lstsq_depth, median, none (lstsq_disparity; none for
+                            metric weights)
+    --max_depth_m=N         cap (that of the set's protocol; 80 where there is none)
+    --min_depth_m=N         (that of the set's protocol; 0.001 where there is none)
+    --crop=NAME             none, garg, eigen, nyu, kb, kb_garg (that of the set's protocol)
+    --space=disparity       AbsRel in disparity, too
+    --limit=N               images of each set, evenly spaced
+    --size_px=518           short side that the network sees
+    --dtype=float32         or bfloat16
+    --batch_size=N          images at once (by the device)
+
+docs/evaluation.md has the protocols. Exit codes: 0 done; 2 wrong usage; 75 stopped on request,
+start again to continue; 1 anything else.
 """
 
-from dataclasses import dataclass
+import contextlib
+import sys
+from pathlib import Path
 
-import cv2
 import jax
 import numpy as np
 
-from dav import folders, recipe_network, report
-from dav.data import sources
-from dav.data.examples import decode_metric_example
-from dav.errors import DavError
-from dav.files import read_json, write_json
-from dav.inference import predict_each
-from dav.objectives import alignment, metrics
+from dav import evaluation_data, evaluation_page, evaluation_run, folders, report
+from dav import main as entry
+from dav.data import inspect
+from dav.errors import ConfigError
+from dav.evaluation.engine import Model
+from dav.evaluation.tables import make_rows, make_sets, table_text
+from dav.evaluation_data import Options
+from dav.evaluation_run import Loaded
+from dav.files import hold, read_json, write_json
 from dav.runtime import workdir
-from dav.runtime.telemetry import Progress
-
-BATCH = 8
+from dav.runtime.memory import keep_freed_memory
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One model's look at one image."""
+def main(argv):
+    """Runs one command; returns its exit code."""
 
-    aligned_m: np.ndarray  # float32 [H, W]
-    abs_rel: float
-    delta1: float
+    def work():
+        arguments = parse(argv)
+        entry.quieten()
+        keep_freed_memory()
+        evaluate_weights(**arguments)
+
+    return entry.carry_out(argv, __doc__, work, folder_options="--data or --out")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One held-out image with its truth and every model's prediction, in the truth's size."""
+def parse(argv):
+    """Command line → the arguments of evaluate_weights. Raises ConfigError for what makes no
+    sense."""
+    from absl import flags
 
-    data: str
-    id: str
-    image: np.ndarray  # uint8 [H, W, 3]
-    depth_m: np.ndarray  # float32 [H, W]
-    valid: np.ndarray  # bool [H, W]
-    scored: dict  # model → Scored
+    values = flags.FlagValues()
+    for name in ("weights", "data"):
+        flags.DEFINE_multi_string(name, [], "", flag_values=values)
+    for name in ("out", "split", "align", "crop"):
+        flags.DEFINE_string(name, "", "", flag_values=values)
+    flags.DEFINE_float("max_depth_m", 0.0, "", 0.0, flag_values=values)
+    flags.DEFINE_float("min_depth_m", None, "", 0.0, flag_values=values)
+    flags.DEFINE_string("space", "depth", "", flag_values=values)
+    flags.DEFINE_integer("limit", 0, "", 0, flag_values=values)
+    flags.DEFINE_integer("size_px", 518, "", flag_values=values)
+    flags.DEFINE_string("dtype", "float32", "", flag_values=values)
+    flags.DEFINE_integer("batch_size", None, "", 1, flag_values=values)
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        raise ConfigError(f"{entry.describe(error)} (--help shows the usage)") from None
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r} (--help shows the usage)")
+    for name in ("weights", "data", "out"):
+        if not values[name].value:
+            raise ConfigError(f"--{name} is missing (--help shows the usage)")
+    names = ("split", "align", "crop", "max_depth_m", "min_depth_m", "space", "limit", "size_px")
+    options = Options(**{n: values[n].value for n in (*names, "dtype", "batch_size")})
+    evaluation_data.check(options)
+    return {
+        "specs": split_list(values.weights),
+        "data": [Path(folder).expanduser() for folder in split_list(values.data)],
+        "out": Path(values.out).expanduser(),
+        "options": options,
+    }
+
+
+def split_list(values):
+    """["a,b", "c"] → ["a", "b", "c"], each once."""
+    return list(dict.fromkeys(one for value in values for one in value.split(",") if one))
+
+
+def evaluate_weights(specs, data, out, options):
+    """The command: writes OUT/eval.json and OUT/index.html, and prints the table."""
+    roots = find_sets(data, options)
+    loaded = [
+        evaluation_run.load(n, s, options) for n, s in zip(names_of(specs), specs, strict=True)
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / "lock", "a") as lock:
+        if jax.process_index() == 0:
+            hold(lock, f"another process is evaluating into {out}; wait for it, or choose another")
+        results = evaluation_run.run(roots.get, list(roots), loaded, options, out)
+        if jax.process_index() != 0:
+            return
+        spec_of = {one.model.name: spec for one, spec in zip(loaded, specs, strict=True)}
+        content = {"weights": spec_of, "rows": make_rows(results), "sets": make_sets(results)}
+        title = "Depth on prepared data sets"
+        evaluation_page.write_page(out / "index.html", title, results)
+        write_json(out / "eval.json", content)
+    print(table_text(results))
+    print(f"figures: {out / 'eval.json'}, page: {out / 'index.html'}")
+
+
+def find_sets(data, options):
+    """Data set name → the root it stands below, for every set in or below the folders `data`.
+
+    Below a folder of several, sets without ground truth are told and left out.
+    """
+    roots = {}
+    for folder in data:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"{folder} is no folder; name that of a prepared data set, or one above several"
+            )
+        found = dict(reversed(place_of(path)) for path in inspect.find_sets(folder))
+        for name, root in found.items():
+            if roots.get(name, root) != root:
+                raise ConfigError(f"{name} stands below {roots[name]} and below {root}; name one")
+            if len(found) > 1 and not evaluation_data.has_truth(root, name, options):
+                print(f"{name}: left out, it has no ground truth")
+                continue
+            roots[name] = root
+    if not roots:
+        raise ConfigError("none of the data sets has ground truth to evaluate against")
+    return roots
+
+
+def place_of(version_folder):
+    """ROOT/NAME/VERSION → (ROOT, NAME); NAME may have two parts, as its report tells."""
+    folder = version_folder.absolute().parent
+    path = version_folder / "report.json"
+    told = read_json(path).get("name", "") if path.exists() else ""
+    parts = told.count("/") + 1
+    name = "/".join(folder.parts[-parts:])
+    return folder.parents[parts - 1], name
+
+
+def names_of(specs):
+    """A short name for every spec: a file's or folder's own, the whole spec where two are alike."""
+    short = [spec.rstrip("/").rpartition("/")[2].partition("@")[0] for spec in specs]
+    short = [name.removesuffix(".safetensors").removesuffix(".pth") for name in short]
+    return [n if n and short.count(n) == 1 else s for n, s in zip(short, specs, strict=True)]
 
 
 def evaluate(config, paths):
-    """Writes eval.json and report/index.html; returns at once if they stand for these weights."""
+    """The job of a recipe: writes eval.json and report/index.html; returns at once if they stand
+    for these weights.
+
+    Beside the trained networks stand two that never look: a constant map, and a ramp from top to
+    bottom, which is the best guess without looking in most scenes.
+    """
     workdir.check_config(paths.workdir, folders.identity(config))
     if is_done(config, paths):
         print("evaluation: done, nothing left to do")
         return
-    predictors = make_predictors(config, paths)
-    with workdir.claim(paths.workdir, folders.identity(config)):
-        cases = [
-            case
-            for name in config.evaluation.sets
-            for case in score_set(config, paths, name, predictors)
-        ]
-        rows = make_rows(config, cases)
-        report.write(config, paths, rows, cases)
-        write_json(
-            paths.workdir / "eval.json",
-            {"steps": config.steps, "protocol": protocol(config), "rows": rows},
+    options = job_options(config)
+    loaded = [*trained_models(config, paths, options), *blind_models()]
+    with sole_writer(config, paths):
+        results = evaluation_run.run(
+            lambda name: paths.data,
+            config.evaluation.sets,
+            loaded,
+            options,
+            paths.workdir / "report",
         )
-    print(report.table_text(rows))
+        if jax.process_index() != 0:
+            return
+        groups = {"same sources": [n for n in config.evaluation.sets if n in config.data.labelled]}
+        rows = make_rows(results, groups, trained_on=config.data.labelled)
+        report.write(config, paths, rows, results)
+        content = {"steps": config.steps, "protocol": protocol(config), "rows": rows}
+        write_json(paths.workdir / "eval.json", content | {"sets": make_sets(results)})
+    print(table_text(results))
     print(f"report: {paths.workdir / 'report' / 'index.html'}")
+
+
+def sole_writer(config, paths):
+    """Of several processes that evaluate together, the first holds the work folder for all."""
+    if jax.process_index() != 0:
+        return contextlib.nullcontext()
+    return workdir.claim(paths.workdir, folders.identity(config))
 
 
 def is_done(config, paths):
@@ -77,116 +208,60 @@ def is_done(config, paths):
 
 
 def protocol(config):
-    """The whole protocol in words; it belongs beside every number."""
+    """What a recipe says about its evaluation; the whole protocol of each set is in its results."""
     return {
         "sets": list(config.evaluation.sets),
         "split": config.evaluation.split,
-        "align": "least squares, scale and shift of disparity, per image, over valid pixels",
-        "resize": "prediction to the truth's size, bilinear",
         "short_side_px": config.short_side_px,
         "max_depth_m": config.evaluation.max_depth_m,
-        "valid": "measured and not above max_depth_m; predictions are clipped there",
-        "crop": "none",
-        "mean": "per image, then over images",
     }
 
 
-def make_predictors(config, paths):
-    """Model name → (images uint8 [B, H, W, 3] → disparity [B, H, W])."""
+def job_options(config):
+    """A recipe's evaluation as options of the engine."""
+    return Options(
+        split=config.evaluation.split,
+        max_depth_m=config.evaluation.max_depth_m,
+        size_px=config.short_side_px,
+    )
+
+
+def trained_models(config, paths, options):
+    """The recipe's own network, the teacher of a student, and what fine-tuning began with."""
     trained = {config.recipe: (config, paths)}
+    given = {"teacher": config.get("teacher_weights"), "before": config.model.weights}
     if folders.trains_teacher(config):
         teacher = folders.teacher_config(config, paths)
         trained["teacher"] = (teacher, folders.make_paths(teacher, paths.teacher))
     for its_config, its_paths in trained.values():
         folders.check_trained(its_config, its_paths)
-    predictors = {
-        n: recipe_network.make_predictor(c, p.checkpoints) for n, (c, p) in trained.items()
-    }
-    return predictors | {"ramp": vertical_ramp, "constant": constant_map}
+    specs = {name: its_paths.workdir for name, (_, its_paths) in trained.items()}
+    specs |= {name: spec for name, spec in given.items() if spec}
+    return [evaluation_run.load(name, spec, options) for name, spec in specs.items()]
 
 
-def constant_map(images):
-    """Everything equally far."""
-    return np.ones(images.shape[:3], np.float32)
+def blind_models():
+    """A ramp and a constant map."""
 
+    def asked(draw):
+        return lambda items: ((key, draw(*image.shape[:2])) for key, image in items)
 
-def vertical_ramp(images):
-    """Nearer towards the bottom, linearly in disparity."""
-    rows = np.linspace(0, 1, images.shape[1], dtype=np.float32)
-    return np.broadcast_to(rows[None, :, None], images.shape[:3])
-
-
-def score_set(config, paths, name, predictors):
-    """Every case of one data set; images without a valid pixel are named and left out."""
-    records = sources.open_split(paths.data, name, config.evaluation.split)
-    examples = list(sources.Decoded(records, decode_metric_example))
-    empty = [example["id"] for example in examples if not example["valid"].any()]
-    if empty:
-        print(f"{name}: no valid pixel in {', '.join(empty)}; left out")
-    examples = [example for example in examples if example["valid"].any()]
-    if not examples:
-        raise DavError(f"data set {name!r} has no image with a valid pixel to evaluate on")
-    scored = [{} for _ in examples]
-    images, done = [example["image"] for example in examples], 0
-    with Progress(f"evaluation on {name}", len(predictors) * len(images), plain_every=1e9) as bar:
-        for model, predict in predictors.items():
-            for index, disparity in predict_each(
-                predict,
-                images,
-                short_side_px=config.short_side_px,
-                batch_size=recipe_network.whole_batch(BATCH),
-            ):
-                scored[index][model] = score(
-                    disparity, examples[index], config.evaluation.max_depth_m
-                )
-                done += 1
-                bar.update(done)
     return [
-        Case(name, e["id"], e["image"], e["depth_m"], e["valid"], s)
-        for e, s in zip(examples, scored, strict=True)
+        Loaded(Model("ramp", asked(vertical_ramp)), "none"),
+        Loaded(Model("constant", asked(constant_map)), "none"),
     ]
 
 
-def score(disparity, example, max_depth_m):
-    """Resizes the prediction to the truth's size, aligns it, and measures."""
-    depth_m = example["depth_m"]
-    valid = example["valid"] & (depth_m <= max_depth_m)
-    height, width = valid.shape
-    disparity = cv2.resize(disparity, (width, height), interpolation=cv2.INTER_LINEAR)
-    aligned, abs_rel, delta1 = jax.device_get(
-        _align_and_measure(disparity[None], depth_m[None], valid[None], max_depth_m)
-    )
-    return Scored(aligned[0], float(abs_rel[0]), float(delta1[0]))
+def constant_map(height, width):
+    """Everything equally far, float32 [H, W]."""
+    return np.ones((height, width), np.float32)
 
 
-@jax.jit
-def _align_and_measure(disparity, depth_m, valid, max_depth_m):
-    aligned = alignment.align_to_depth(disparity, depth_m, valid, max_depth_m=max_depth_m)
-    arguments = (aligned, depth_m, valid)
-    return aligned, metrics.abs_rel(*arguments), metrics.delta1(*arguments)
+def vertical_ramp(height, width):
+    """Nearer towards the bottom, linearly in disparity, float32 [H, W]."""
+    rows = np.linspace(0, 1, height, dtype=np.float32)
+    return np.broadcast_to(rows[:, None], (height, width))
 
 
-def make_rows(config, cases):
-    """The figures of every model on every set: means over images of per-image values."""
-    return [
-        {
-            "model": model,
-            "data": name,
-            "split": config.evaluation.split,
-            "images": len(scored),
-            "align": "lstsq_disparity",
-            "abs_rel": float(np.mean([s.abs_rel for s in scored])),
-            "delta1": float(np.mean([s.delta1 for s in scored])),
-            "trained_on": all(n in config.data.labelled for n in members),
-        }
-        for name, members in groups(config).items()
-        for model in cases[0].scored
-        for scored in [[case.scored[model] for case in cases if case.data in members]]
-    ]
-
-
-def groups(config):
-    """Row name → data sets: every set, and all sets that were trained on taken together."""
-    rows = {name: (name,) for name in config.evaluation.sets}
-    trained = tuple(name for name in rows if name in config.data.labelled)
-    return rows | ({"same sources": trained} if len(trained) > 1 else {})
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

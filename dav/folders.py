@@ -1,5 +1,6 @@
 """What a recipe's folders are and hold: whose they are, what in them is finished."""
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -124,11 +125,17 @@ def label_origin(config, paths):
     """What a label depends on: the teacher, its recipe or its weights, and the size at which it
     looks."""
     if not trains_teacher(config):
-        weights = load.digest(config.teacher_weights)
-        return f"weights {weights[:16]} at {config.label_short_side_px} px"
+        return (
+            f"weights {_weights_digest(config.teacher_weights)} at {config.label_short_side_px} px"
+        )
     recipe = identity(teacher_config(config, paths))
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return f"teacher {digest} at {config.label_short_side_px} px"
+
+
+@functools.cache
+def _weights_digest(spec):
+    return load.digest(load.load_weights(spec).params)[:16]
 
 
 def missing_label_shards(config, paths, name):

@@ -1,8 +1,9 @@
-"""The report: one self-contained page, and the same table as text for a terminal."""
+"""The report of a training: one self-contained page about a teacher or a student."""
 
 import html
 import importlib.resources
 import itertools
+import math
 import string
 
 import cv2
@@ -10,31 +11,41 @@ import jax
 import numpy as np
 
 from dav import recipe_data, viz
+from dav.errors import DavError
+from dav.evaluation import pictures
+from dav.evaluation_set import is_pairs, number
 from dav.files import read_lines, write_whole
 from dav.step import strong_view
 
-MAX_ERROR = 0.5  # relative depth error at the bright end of the error maps
 CASES_SHOWN = 24
 TASKS_SHOWN = 6
+# What of metrics.jsonl is drawn: keys that begin so, and what they are.
+CHARTS = (("loss_", "loss"), ("lr_", "learning rate"), ("grad_norm", "gradient norm"))
 
 
-def write(config, paths, rows, cases):
-    """Writes WORKDIR/report/index.html."""
+def write(config, paths, rows, results):
+    """Writes WORKDIR/report/index.html and overview.jpg: `rows` are those of eval.json, `results`
+    a SetResult of each data set, whose samples are shown."""
+    shown = [result for result in results if not is_pairs(result)]
     template = importlib.resources.files("dav").joinpath("report.html").read_text()
     page = string.Template(template).substitute(
         title=f"{config.recipe.capitalize()} {config.preset}",
         subtitle=subtitle(config),
         lead=html.escape(lead(config, rows)),
-        protocol="Scale and shift are fitted per image, by least squares in disparity; depth is "
-        f"clipped at {config.evaluation.max_depth_m:g} m.",
+        protocol=html.escape(protocol(results)),
         table=table_html(rows),
         charts=charts(config, paths),
-        gallery=gallery(config, cases),
+        watched=watched(paths),
+        disparity_scale=viz.scale_tag(viz.COLORMAPS["inferno"]),
+        error_scale=viz.scale_tag(viz.COLORMAPS["viridis"]),
+        most_error=f"{100 * pictures.MAX_ERROR:.0f}",
+        gallery=gallery(config, shown),
         tasks=tasks(config, paths) if config.recipe == "student" else "",
     )
     folder = paths.workdir / "report"
     folder.mkdir(exist_ok=True)
-    (folder / "overview.jpg").write_bytes(viz.encode_jpeg(overview(config, cases)))
+    if shown:
+        write_whole(folder / "overview.jpg", viz.encode_jpeg(overview(config, shown)))
     write_whole(folder / "index.html", page)
 
 
@@ -48,20 +59,46 @@ def subtitle(config):
 
 
 def lead(config, rows):
-    """The result in two sentences, read off the rows."""
-    figures = {(row["model"], row["data"]): row["abs_rel"] for row in rows}
+    """The result in a sentence a data set, read off the rows."""
+    cells = {(row["model"], row["data"]): row for row in rows}
     names = list(dict.fromkeys(row["data"] for row in rows))
     seen = [row["data"] for row in rows if row["trained_on"]][-1:]
     sentences = []
     for name in [*seen, *(n for n in names if not _trained_on(rows, n))]:
         where = "held-out images of the sources it was trained on" if name in seen else name
-        own, ramp = figures[config.recipe, name], figures["ramp", name]
+        own, ramp = cells[config.recipe, name], cells["ramp", name]
+        if "accuracy" in own:
+            said = f"orders {own['accuracy']:.1%} of pairs rightly, the ramp {ramp['accuracy']:.1%}"
+            sentences.append(f"On {where}, the {config.recipe} {said}.")
+            continue
+        own, ramp = own["abs_rel"], ramp["abs_rel"]
         side = "below" if own < ramp else "above"
         sentences.append(
             f"On {where}, the {config.recipe}'s AbsRel is {own:.3f}: "
             f"{abs(1 - own / ramp):.0%} {side} the ramp's {ramp:.3f}."
         )
     return " ".join(sentences)
+
+
+def protocol(results):
+    """What alignment and caps the figures of depth are under, in a sentence."""
+    known = [result for result in results if not is_pairs(result)]
+    caps = {result.data: result.protocol.get("max_depth_m") for result in known}
+    crops = {result.data: result.protocol.get("crop", "none") for result in known}
+    said = "Scale and shift are fitted per image, by least squares in disparity"
+    if any(caps.values()):
+        said += f"; depth is clipped at {_each(caps, '{:g} m')}"
+    if set(crops.values()) - {"none"}:
+        said += f"; crop: {_each(crops, '{}')}"
+    return said + "." if known else ""
+
+
+def _each(values, form):
+    """One value for all sets, or each set's own."""
+    values = {name: form.format(value) for name, value in values.items() if value is not None}
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return ", ".join(f"{value} ({name})" for name, value in values.items())
 
 
 def table_html(rows):
@@ -74,76 +111,97 @@ def table_html(rows):
         f"{counts[name]} images</th>"
         for name in names
     )
-    body = []
-    for model in models:
-        line = f"<th>{html.escape(model)}</th>"
-        for name in names:
-            row = cells[model, name]
-            best = min(cells[other, name]["abs_rel"] for other in models)
-            mark = ' class="best"' if row["abs_rel"] == best else ""
-            line += f"<td{mark}>{row['abs_rel']:.3f}<small>{100 * row['delta1']:.1f}</small></td>"
-        body.append(f"<tr>{line}</tr>")
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    body = "".join(
+        f"<tr><th>{html.escape(model)}</th>"
+        f"{''.join(_cell(model, name, models, cells) for name in names)}</tr>"
+        for model in models
+    )
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def table_text(rows):
-    """AbsRel and δ1 of every model on every set, for a terminal."""
-    names, models = _axes(rows)
-    cells = {(row["model"], row["data"]): row for row in rows}
-    lines = ["AbsRel / δ1 %".ljust(14) + "".join(name.rjust(18) for name in names)]
-    for model in models:
-        figures = (
-            f"{cells[model, name]['abs_rel']:.3f} / {100 * cells[model, name]['delta1']:.1f}"
-            for name in names
-        )
-        lines.append(model.ljust(14) + "".join(figure.rjust(18) for figure in figures))
-    return "\n".join(lines)
+def _cell(model, name, models, cells):
+    row, others = cells[model, name], [cells[other, name] for other in models]
+    if "accuracy" in row:
+        is_best = row["accuracy"] == max(other["accuracy"] for other in others)
+        text = f"{number('accuracy', row['accuracy'])}<small>% of pairs</small>"
+    else:
+        is_best = row["abs_rel"] == min(other["abs_rel"] for other in others)
+        delta1 = number("delta1", row["delta1"])
+        text = f"{number('abs_rel', row['abs_rel'])}<small>{delta1}</small>"
+    mark = ' class="best"' if is_best else ""
+    return f"<td{mark}>{text}</td>"
 
 
 def charts(config, paths):
-    """Loss curves of the recipe, and of its teacher."""
+    """Curves of the recipe, and of its teacher, from metrics.jsonl."""
     runs = {config.recipe: paths.workdir}
     if config.recipe == "student":
         runs = {"teacher": paths.teacher, **runs}
     svgs = []
     for name, folder in runs.items():
         lines = [line for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "train"]
-        terms = [key for key in (lines[0] if lines else ()) if key.startswith("loss_")]
-        curves = {
-            term.removeprefix("loss_"): ([x["step"] for x in lines], [x[term] for x in lines])
-            for term in terms
-        }
-        svgs.append(viz.line_chart(curves, title=f"{name}: loss by step"))
+        for prefix, what in CHARTS:
+            svgs.append(viz.line_chart(curves_of(lines, prefix), title=f"{name}: {what} by step"))
     return "".join(svgs)
 
 
-def gallery(config, cases):
+def curves_of(lines, prefix):
+    """Keys that begin with `prefix` as {name: (steps, values)}, without what is not finite."""
+    keys = dict.fromkeys(key for line in lines for key in line if key.startswith(prefix))
+    curves = {}
+    for key in keys:
+        points = [
+            (line["step"], line[key])
+            for line in lines
+            if line.get(key) is not None and math.isfinite(line[key])
+        ]
+        curves[key.removeprefix(prefix).strip("_") or "all"] = tuple(zip(*points, strict=True))
+    return {name: points for name, points in curves.items() if points}
+
+
+def watched(paths):
+    """The newest picture that the training made of itself."""
+    found = {int(path.stem): path for path in paths.workdir.glob("pictures/*.jpg")}
+    if not found:
+        return ""
+    step = max(found)
+    content = found[step].read_bytes()
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DavError(f"{found[step]} is damaged; delete it, and evaluate again")
+    return (
+        '<div class="watched"><p class="soft">What it was shown, what it had to match and what it '
+        f"answered in step {step:,}:</p>{viz.jpeg_tag(content, image.shape, f'step {step}')}</div>"
+    )
+
+
+def gallery(config, results):
     """Photograph, truth, each network's disparity and the recipe's error, for every case."""
+    cases = in_turns(results)[:CASES_SHOWN]
+    if not cases:
+        return ""
     shown = shown_models(cases)
     heads = column_heads(config, shown)
     columns = "five" if len(heads) == 5 else "four"
     cells = [f'<div class="head">{head}</div>' for head in heads]
-    for case in in_turns(cases)[:CASES_SHOWN]:
-        figures = " · ".join(f"{m} {case.scored[m].abs_rel:.3f}" for m in shown)
+    for case in cases:
+        figures = " · ".join(f"{m} {number('abs_rel', case.figures[m]['abs_rel'])}" for m in shown)
         cells.append(f'<div class="row"><b>{html.escape(case.id)}</b> AbsRel {figures}</div>')
         cells += [
             viz.image_tag(image, case.id) for image in case_images(case, shown, config.recipe)
         ]
-    return f'<div class="gallery {columns}">{"".join(cells)}</div>'
+    return f'<div class="wide"><div class="gallery {columns}">{"".join(cells)}</div></div>'
 
 
-def in_turns(cases):
-    """The cases of all sources in turns, so that a page does not begin with twenty alike."""
-    by_source = {}
-    for case in cases:
-        by_source.setdefault(case.data, []).append(case)
-    rounds = itertools.zip_longest(*by_source.values())
+def in_turns(results):
+    """The samples of all sets in turns, so that a page does not begin with twenty alike."""
+    rounds = itertools.zip_longest(*(result.samples for result in results))
     return [case for cases in rounds for case in cases if case is not None]
 
 
 def shown_models(cases):
     """The trained networks, teacher first."""
-    return [model for model in ("teacher", "student") if model in cases[0].scored]
+    return [model for model in ("teacher", "student") if model in cases[0].figures]
 
 
 def column_heads(config, models):
@@ -153,34 +211,24 @@ def column_heads(config, models):
 
 def case_images(case, models, judged):
     """The pictures of one case, uint8 RGB, all disparity in the truth's colour scale."""
-    disparity = np.where(case.valid, 1 / np.where(case.valid, case.depth_m, 1), 0)
-    low, high = viz.disparity_range(disparity, case.valid)
-    images = [case.image, viz.colorize(disparity, low, high, valid=case.valid)]
-    images += [viz.colorize(1 / case.scored[m].aligned_m, low, high) for m in models]
-    truth = np.where(case.valid, case.depth_m, 1)
-    error = np.abs(case.scored[judged].aligned_m - truth) / truth
-    images.append(
-        viz.colorize(error, 0, MAX_ERROR, valid=case.valid, colormap=cv2.COLORMAP_VIRIDIS)
-    )
-    return images
+    aligned = case.aligned
+    return [case.image, case.truth, *(aligned[m] for m in models), case.error[judged]]
 
 
-def overview(config, cases):
-    """A few cases of different sources as one picture, uint8 RGB: the columns of the gallery."""
-    models = shown_models(cases)
-    names = dict.fromkeys(case.data for case in cases)
-    groups = [[case for case in cases if case.data == name] for name in names]
+def overview(config, results):
+    """A few cases of different sets as one picture, uint8 RGB: the columns of the gallery."""
+    groups = [result.samples for result in results if result.samples]
     chosen = [group[i] for group in groups for i in sorted({0, len(group) // 2})]
-    size = chosen[0].image.shape[1::-1]
-    rows = [
-        np.concatenate(
-            [cv2.resize(image, size) for image in case_images(case, models, config.recipe)], axis=1
-        )
-        for case in chosen
-    ]
+    models = shown_models(chosen)
+    width = chosen[0].image.shape[1]
+    rows = []
+    for case in chosen:
+        size = width, round(case.image.shape[0] * width / case.image.shape[1])
+        row = [cv2.resize(image, size) for image in case_images(case, models, config.recipe)]
+        rows.append(np.concatenate(row, axis=1))
     head = np.full((34, rows[0].shape[1], 3), 255, np.uint8)
     for index, text in enumerate(column_heads(config, models)):
-        place = (size[0] * index + 8, 23)
+        place = (width * index + 8, 23)
         cv2.putText(head, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (40, 40, 40), 1, cv2.LINE_AA)
     return np.concatenate([head, *rows])
 
@@ -211,7 +259,7 @@ def tasks(config, paths):
         '<p class="soft">Photographs of its first step: jittered in colour, blurred, and with a '
         "piece of another one cut in. Inside and outside of the cut, each normalised on its own, "
         "it had to match what the teacher saw in the clean photographs.</p>"
-        f'<div class="gallery four">{"".join(cells)}</div>'
+        f'<div class="wide"><div class="gallery four">{"".join(cells)}</div></div>'
     )
 
 

@@ -63,14 +63,25 @@ def encode_png(image):
     return cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])[1].tobytes()
 
 
-def image_tag(image, title=""):
+def image_tag(image, title="", *, quality=88):
     """uint8 RGB → an <img> that carries its own JPEG."""
-    data = base64.b64encode(encode_jpeg(image)).decode()
-    height, width = image.shape[:2]
+    return jpeg_tag(encode_jpeg(image, quality), image.shape, title)
+
+
+def jpeg_tag(content, shape, title=""):
+    """The bytes of a JPEG file of shape [H, W, …] → an <img> that carries them."""
+    data = base64.b64encode(content).decode()
     return (
-        f'<img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
+        f'<img src="data:image/jpeg;base64,{data}" width="{shape[1]}" height="{shape[0]}" '
         f'alt="{html.escape(title)}" title="{html.escape(title)}" loading="lazy">'
     )
+
+
+def scale_tag(colormap, *, stops=9):
+    """One of COLORMAPS' values → a bar of its colours, low to the left, for a legend."""
+    colors = colorize(np.linspace(0, 1, stops)[None], 0, 1, colormap=colormap)[0]
+    hexes = ", ".join("#{:02x}{:02x}{:02x}".format(*color) for color in colors)
+    return f'<span class="scale" style="background: linear-gradient(90deg, {hexes})"></span>'
 
 
 def line_chart(curves, *, title, width=440, height=250):
@@ -90,7 +101,7 @@ def line_chart(curves, *, title, width=440, height=250):
     for share in (0, 0.25, 0.5, 0.75, 1):
         _, y = place(0, share * y_max)
         parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        label = f"{share * y_max:.2g}"
+        label = f"{share * y_max:.2g}".replace("e-0", "e-")
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
         x, _ = place(share * x_max, 0)
         label = f"{share * x_max:.0f}"
