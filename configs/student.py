@@ -34,6 +34,8 @@ def get_config(preset="mini"):
     mini = preset == "mini"
     config.teacher = TEACHER["get_config"]("mini" if mini else "vitl")
     config.teacher.seed = config.get_ref("seed")
+    for name in ("picture_every", "tensorboard", "wandb"):
+        config.teacher[name] = config.get_ref(name)
     config.teacher_workdir = ""  # WORKDIR/teacher
     config.labels_dir = ""  # WORKDIR/labels
     config.data.unlabelled = ("sample/photos",) if mini else UNLABELLED_SETS

@@ -72,7 +72,11 @@ def paper_scale(preset):
 def common():
     config = ConfigDict()
     config.seed = 0
-    config.log_every = 10
+    config.log_every = 10  # steps
+    config.picture_every = 0  # steps; 0: no pictures
+    config.tensorboard = False  # True: events in WORKDIR/tensorboard
+    config.wandb = ""  # a project of Weights & Biases
+    config.stop_after_skipped = 10  # updates left out in a row
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, min_sharded_elements=2**18))
     return config
 

@@ -16,7 +16,11 @@ CIRCUMSTANCES = {
     "labels_dir",
     "log_every",
     "mesh",
+    "picture_every",
+    "stop_after_skipped",
     "teacher_workdir",
+    "tensorboard",
+    "wandb",
 }
 DATA_CIRCUMSTANCES = {"root", "raw", "workers"}
 

@@ -21,7 +21,9 @@ from dav.objectives.perturb import perturb
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, meta_fields=(), data_fields=("step", "params", "opt_state")
+    jax.tree_util.register_dataclass,
+    meta_fields=(),
+    data_fields=("step", "params", "opt_state", "skipped", "skipped_in_row"),
 )
 @dataclass(frozen=True)
 class TrainState:
@@ -30,6 +32,8 @@ class TrainState:
     step: jax.Array  # int32 []
     params: Any
     opt_state: Any
+    skipped: jax.Array  # int32 []: updates left out, since something was not finite
+    skipped_in_row: jax.Array  # int32 []: of these, the ones just before this step
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def key_for(seed, purpose, step=0):
 def init_state(key, *, model, tx, crop_px):
     """Fresh parameters and optimiser state."""
     params = model.init(key, jnp.zeros((1, *crop_px, 3)))["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+    step, skipped, skipped_in_row = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return TrainState(step, params, tx.init(params), skipped, skipped_in_row)
 
 
 def train_step(state, frozen, batch, *, model, encoder, tx, seed, objective):
@@ -89,10 +94,27 @@ def train_step(state, frozen, batch, *, model, encoder, tx, seed, objective):
         return terms, {"tokens_kept": kept / (tokens.size // tokens.shape[-1])}
 
     (_, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    metrics |= {f"grad_norm_{group}": optax.tree.norm(grads[group]) for group in grads}
+    return apply_update(state, grads, metrics, tx)
+
+
+def apply_update(state, grads, metrics, tx):
+    """The next state and the whole metrics; parameters and optimiser stay as they are where loss or
+    gradient are not finite."""
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics["grad_norm"] = optax.tree.norm(grads)
-    return TrainState(state.step + 1, params, opt_state), metrics
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (params, opt_state),
+        (state.params, state.opt_state),
+    )
+    skipped = state.skipped + ~finite
+    in_row = jnp.where(finite, 0, state.skipped_in_row + 1)
+    metrics = metrics | {"skipped": skipped, "skipped_in_row": in_row}
+    metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+    return TrainState(state.step + 1, params, opt_state, skipped, in_row), metrics
 
 
 def strong_view(images, seed, step, *, apply=True):

@@ -1,6 +1,7 @@
 """Orbax checkpoints of a TrainState: asynchronous, atomic, restored onto any mesh."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -75,7 +76,7 @@ def _damage_named(path):
 
 
 def _as_dict(state):
-    return {name: getattr(state, name) for name in ("step", "params", "opt_state")}
+    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
 
 
 def abstract_like(shapes, shardings):
