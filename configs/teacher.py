@@ -97,10 +97,10 @@ def common():
     config.objective = ConfigDict(dict(gradient_weight=0.0))
     config.accumulate = 1  # parts that a batch is worked in, to save memory; changes nothing else
     config.stop_after_skipped = 10  # updates in a row left out, as they were not finite
-    config.log_every = 10
-    config.picture_every = 0  # steps between pictures of what is learned; 0: none
-    config.tensorboard = False
-    config.wandb = ""  # project of Weights & Biases
+    config.log_every = 10  # steps
+    config.picture_every = 0  # steps; 0: no pictures
+    config.tensorboard = False  # True: events in WORKDIR/tensorboard
+    config.wandb = ""  # a project of Weights & Biases
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, min_sharded_elements=2**18))
     return config
 

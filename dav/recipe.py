@@ -111,7 +111,7 @@ def make_trainer(config):
         config, lambda: random_init().params, shapes.params, placed.params
     )
     begin = jax.jit(functools.partial(state_of, update=update), out_shardings=placed)
-    uses_frozen = folders.uses_labels(config) and config.objective.align_features
+    uses_frozen = folders.aligns_features(config)
     return Trainer(
         mesh=mesh,
         shapes=checkpoint.abstract_like(shapes, placed),

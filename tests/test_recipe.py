@@ -2,13 +2,12 @@ import dataclasses
 import os
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_weights import TINY, random_weights
 
-from dav import folders, recipe, recipe_data, recipe_update, train
-from dav.errors import ConfigError, DavError
+from dav import folders, recipe, recipe_data, recipe_update
+from dav.errors import ConfigError
 from dav.main import parse
 from dav.models.depth_anything import SIZES
 from dav.step import key_for
@@ -82,18 +81,6 @@ def test_the_seed_of_the_student_is_its_teachers():
 def test_student_and_teacher_begin_with_different_parameters():
     keys = [jax.random.key_data(key_for(0, f"init {name}")) for name in ("student", "teacher")]
     assert (keys[0] != keys[1]).any()
-
-
-@pytest.mark.parametrize("name", ["loss", "grad_norm"])
-def test_figures_that_are_not_finite_end_the_run(tmp_path, name):
-    config = config_of()
-    with (
-        pytest.raises(DavError, match="at step 10.*learning rate"),
-        train.Watch(config, folders.make_paths(config, tmp_path), 0) as watch,
-    ):
-        watch.metrics = {"loss": jnp.ones(()), "grad_norm": jnp.ones(())} | {name: jnp.nan}
-        watch.tell(10)
-    assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
 def test_paths_understand_the_home_folder():
