@@ -39,7 +39,7 @@ def config_of(*options, recipe="student"):
 
 
 class Noise:
-    """batches[step] of a student: noise, and NaN in the unlabelled images' labels of `bad` steps."""
+    """batches[step] of a student: noise, and NaN in the pseudo-labels of `bad` steps."""
 
     def __init__(self, bad=()):
         self.bad = bad
