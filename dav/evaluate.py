@@ -219,17 +219,20 @@ def protocol(config):
 
 def job_options(config):
     """A recipe's evaluation as options of the engine."""
+    if not config.evaluation.sets:
+        raise ConfigError("config.evaluation.sets is empty; name the data sets to evaluate on")
     return Options(
         split=config.evaluation.split,
         max_depth_m=config.evaluation.max_depth_m,
         size_px=config.short_side_px,
+        dtype=config.model.dtype,
     )
 
 
 def trained_models(config, paths, options):
-    """The recipe's own network, and the teacher of a student."""
+    """The recipe's own network, and the teacher that it trained."""
     trained = {config.recipe: (config, paths)}
-    if config.recipe == "student":
+    if folders.trains_teacher(config):
         teacher = folders.teacher_config(config, paths)
         trained["teacher"] = (teacher, folders.make_paths(teacher, paths.teacher))
     for its_config, its_paths in trained.values():

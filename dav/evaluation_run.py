@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from dav import evaluation_data
 from dav.errors import ConfigError, DavError
@@ -22,7 +21,7 @@ from dav.files import write_whole
 from dav.inference import make_depth_model
 from dav.runtime.gathering import gather
 from dav.runtime.telemetry import Progress
-from dav.weights.load import load_weights
+from dav.weights.load import digest_of, load_weights
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Loaded:
     """A model with what identifies its weights."""
 
     model: Model
-    sha256: str  # of the parameters; "" for one that has none
+    sha256: str  # of parameters and architecture; "none" without
 
 
 def load(name, spec, options):
@@ -56,7 +55,7 @@ def load(name, spec, options):
             "metric weights"
         )
     ask = functools.partial(ask_all, models)
-    return Loaded(Model(name, ask, how, is_metric), digest(weights.params))
+    return Loaded(Model(name, ask, how, is_metric), digest_of(weights))
 
 
 def ask_all(models, items):
@@ -71,15 +70,6 @@ def ask_all(models, items):
     with ThreadPoolExecutor(len(models)) as pool:
         for maps in pool.map(lambda m, i: list(m.predict_each(i)), models, dealt):
             yield from maps
-
-
-def digest(params):
-    """SHA-256 of a parameter tree: paths, shapes and float32 values, whatever file held them."""
-    sha256 = hashlib.sha256()
-    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda p: str(p[0])):
-        sha256.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
-        sha256.update(np.ascontiguousarray(leaf, np.float32).data)
-    return sha256.hexdigest()
 
 
 def run(root_of, names, loaded, options, out):
