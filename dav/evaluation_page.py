@@ -62,10 +62,10 @@ def lead(results):
         whose = "" if is_alone else f" ({model})"
         listed.append(f"{words + ' ' if words != before else ''}{figure} on {data}{whose}")
         before = words
-    who = f"{winners[0]} is the best on every set" if is_alone else "The best of each set"
-    if len(models_of(results)) == 1 or len(found) == 1:
-        who = winners[0]
-    return f"{who}: {', '.join(listed)}."
+    if not is_alone:
+        return f"The best of each set: {', '.join(listed)}."
+    where = " is the best on every set" if len(found) > 1 else " is the best"
+    return f"{winners[0]}{where * (len(models_of(results)) > 1)}: {', '.join(listed)}."
 
 
 def _best(result):

@@ -84,7 +84,7 @@ def deviations(result):
     """In words what of a result's protocol is not as its data set is usually evaluated."""
     usual, own = protocols.protocol_of(result.data), result.protocol
     words = [
-        f"{name.replace('_', ' ')} {own[name]}"
+        f"{entry(name)} {plain(own[name])}"
         for name in ("crop", "min_depth_m", "max_depth_m")
         if name in own and own[name] != getattr(usual, name)
     ]
@@ -102,7 +102,7 @@ def depth_table(result):
     table = _table(result, every)
     return (
         f"{_table(result, ['abs_rel', 'delta1'], comparison(result)[0])}"
-        f"<details><summary>All metrics</summary>{table}</details>"
+        f'<details class="metrics"><summary>All metrics</summary>{table}</details>'
     )
 
 
@@ -179,14 +179,24 @@ def _protocol(protocol):
 
 def _definitions(entries):
     lines = (
-        f"<dt>{html.escape(str(name).replace('_', ' '))}</dt><dd>{html.escape(plain(value))}</dd>"
+        f"<dt>{html.escape(entry(str(name)))}</dt><dd>{html.escape(plain(value))}</dd>"
         for name, value in entries.items()
     )
     return f"<dl>{''.join(lines)}</dl>"
 
 
+def entry(name):
+    """An entry of a protocol for people: max_depth_m → "max depth (m)"."""
+    for unit in ("m", "px"):
+        if name.endswith(f"_{unit}"):
+            name = f"{name.removesuffix(f'_{unit}')} ({unit})"
+    return name.replace("_", " ")
+
+
 def plain(value):
     """A plain value in words."""
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, dict):
         return ", ".join(f"{name}: {plain(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
@@ -225,12 +235,12 @@ def _legend(result):
 
 def _extremes(result, model, *, is_open):
     """The best and worst images of one model."""
+    # Of a small set each image is shown once, with the better or with the worse half.
+    best = result.best.get(model, ())[: (result.images + 1) // 2]
+    worst = result.worst.get(model, ())[: result.images // 2]
     groups = [
         f"<h4>{name}</h4>{cases(chosen, model, is_pairs(result))}"
-        for name, chosen in (
-            ("Best", result.best.get(model, ())),
-            ("Worst", result.worst.get(model, ())),
-        )
+        for name, chosen in (("Best", best), ("Worst", worst))
         if chosen
     ]
     if not groups:

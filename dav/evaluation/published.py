@@ -80,7 +80,7 @@ BENCHMARKS = {
     ),
     "da2k": Benchmark(
         "DA-2K", 1000, False, True,
-        "Accuracy is over pairs; the papers round the number of images.",
+        "Accuracy is over pairs; the paper rounds the number of images.",
     ),
 }  # fmt: skip
 OTHER_EDITIONS = {
