@@ -20,7 +20,7 @@ GROUPS = {  # out folder → (sets, cap in metres)
     "indoor": ([*INDOOR, *OWN], 10),
     "outdoor": ([f"folder/{name}" for name in OUTDOOR], 80),
 }
-MOST_IMAGES = 40  # of a set, evenly spaced: more frames of one video say little more
+MOST_IMAGES = 12  # of a set, evenly spaced: more frames of one video say little more
 COLUMNS = {"abs_rel": "AbsRel", "abs_rel_disparity": "AbsRel in disparity", "delta1": "δ1"}
 COLUMNS |= {"delta2": "δ2", "delta3": "δ3", "rmse": "RMSE, m", "log10": "log10", "silog": "SILog"}
 
