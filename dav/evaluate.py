@@ -219,10 +219,13 @@ def protocol(config):
 
 def job_options(config):
     """A recipe's evaluation as options of the engine."""
+    if not config.evaluation.sets:
+        raise ConfigError("config.evaluation.sets is empty; name the data sets to evaluate on")
     return Options(
         split=config.evaluation.split,
         max_depth_m=config.evaluation.max_depth_m,
         size_px=config.short_side_px,
+        dtype=config.model.dtype,
     )
 
 

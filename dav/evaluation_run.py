@@ -21,7 +21,7 @@ from dav.files import write_whole
 from dav.inference import make_depth_model
 from dav.runtime.gathering import gather
 from dav.runtime.telemetry import Progress
-from dav.weights.load import digest, load_weights
+from dav.weights.load import digest_of, load_weights
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Loaded:
     """A model with what identifies its weights."""
 
     model: Model
-    sha256: str  # of the parameters; "" for one that has none
+    sha256: str  # of parameters and architecture; "none" without
 
 
 def load(name, spec, options):
@@ -55,7 +55,7 @@ def load(name, spec, options):
             "metric weights"
         )
     ask = functools.partial(ask_all, models)
-    return Loaded(Model(name, ask, how, is_metric), digest(weights.params))
+    return Loaded(Model(name, ask, how, is_metric), digest_of(weights))
 
 
 def ask_all(models, items):

@@ -1,6 +1,5 @@
 """What a recipe's folders are and hold: whose they are, what in them is finished."""
 
-import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -136,11 +135,6 @@ def label_origin(config, paths):
     recipe = identity(teacher_config(config, paths))
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return f"teacher {digest} at {config.label_short_side_px} px"
-
-
-@functools.cache
-def _weights_digest(spec):
-    return load.digest(load.load_weights(spec).params)[:16]
 
 
 def missing_label_shards(config, paths, name):

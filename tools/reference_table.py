@@ -20,6 +20,7 @@ GROUPS = {  # out folder → (sets, cap in metres)
     "indoor": ([*INDOOR, *OWN], 10),
     "outdoor": ([f"folder/{name}" for name in OUTDOOR], 80),
 }
+MOST_IMAGES = 12  # of a set, evenly spaced: more frames of one video say little more
 COLUMNS = {"abs_rel": "AbsRel", "abs_rel_disparity": "AbsRel in disparity", "delta1": "δ1"}
 COLUMNS |= {"delta2": "δ2", "delta3": "δ3", "rmse": "RMSE, m", "log10": "log10", "silog": "SILog"}
 
@@ -37,7 +38,7 @@ def main():
         out = Path(arguments.out) / group
         options = [f"--weights={arguments.weights}", f"--out={out}", f"--max_depth_m={cap_m}"]
         options += [f"--data={arguments.data}/{name}" for name in names] + ["--space=disparity"]
-        run("dav.evaluate", *options, "--crop=none")
+        run("dav.evaluate", *options, "--crop=none", f"--limit={MOST_IMAGES}")
         evaluated.append(json.loads((out / "eval.json").read_text()))
     text = page(evaluated)
     print(text)
@@ -54,7 +55,7 @@ def run(module, *arguments):
 
 def page(evaluated):
     """The contents of every eval.json → one page."""
-    head = ["data set", "images", "cap, m", "frames", *COLUMNS.values()]
+    head = ["data set", "split", "images", "cap, m", *COLUMNS.values()]
     lines = ["|".join(["", *head, ""]), "|" + "---|" * len(head)]
     for content in evaluated:
         protocols = {one["data"]: one["protocol"] for one in content["sets"]}
@@ -65,19 +66,23 @@ def page(evaluated):
     skipped = [(s["data"], one) for c in evaluated for s in c["sets"] for one in s["skipped"]]
     said = [f"- {data}, {one['id']}: left out, {one['reason']}" for data, one in skipped]
     table = "\n".join([*lines, *(["", *said] if said else [])])
-    return HEAD.format(model=model, sha256=sha256, **first) + f"\n{table}\n" + TAIL
+    return (
+        HEAD.format(model=model, sha256=sha256, most=MOST_IMAGES, **first) + f"\n{table}\n" + TAIL
+    )
 
 
 def cells(row, protocol):
     figures = [f"{row[name]:.3f}" if name in row else "–" for name in COLUMNS]
     cap_m = protocol["max_depth_m"]
-    return [row["data"], str(row["images"]), f"{cap_m:g}" if cap_m else "–", row["split"], *figures]
+    *_, total = protocol["chosen"].partition(",")[0].partition(" of ")
+    images = f"{row['images']} of {total}" if total else str(row["images"])
+    return [row["data"], row["split"], images, f"{cap_m:g}" if cap_m else "–", *figures]
 
 
 HEAD = """# What the released weights reach on the samples
 
-The reference that a student is compared with: `{model}` (parameters' SHA-256 {sha256:.16}…) on
-every real sample set with ground truth, as
+The reference that a student is compared with: `{model}` (SHA-256 of its parameters
+{sha256:.16}…) on every real sample set with ground truth, as
 
     python tools/prepare_samples.py --samples=SAMPLES --out=OUT
     python tools/reference_table.py --weights=WEIGHTS --data=OUT/data --out=OUT/reference \\
@@ -86,9 +91,9 @@ every real sample set with ground truth, as
 printed it. Alignment: {align}, per image. Network: short side {short_side_px} px, {dtype}. No
 crop; a pixel counts if it is measured and lies strictly between {min_depth_m:g} m and the cap;
 predictions are clipped there after alignment. Resized is the {resize}.
-Figures are means over images of each image's own. Where there is no cap, the truth is known up to
-scale: predictions are clipped at the farthest valid depth of the image, and there is no RMSE.
-docs/evaluation.md defines the rest.
+Figures are means over images of each image's own, at most {most} of a set, evenly spaced. Where
+there is no cap, the truth is known up to scale: predictions are clipped at the farthest valid depth
+of the image, and there is no RMSE. [evaluation.md](evaluation.md) defines the rest.
 """
 
 TAIL = """

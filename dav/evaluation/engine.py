@@ -18,6 +18,7 @@ from dav.threads import in_threads
 
 CHUNK_IMAGES = 64
 CHUNK_PIXELS = 64_000_000  # 1 GB with one model's maps
+ALONE_PIXELS = 8_000_000  # of an image whose float64 pixels are not held in several threads at once
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,21 @@ def ask(models, chunk, told):
 
 def add_chunk(part, chunk, maps, models, rules, wanted):
     """Adds what a chunk's maps are worth to a part; images at `wanted` indices become samples."""
-    with in_threads(lambda one: scored(one[1], maps[one[0]], models, rules), chunk) as scoring_:
-        for (index, example), looked in scoring_:
-            found = looked.result(), index in wanted
-            add(part, index, example, maps.pop(index), models, rules, *found)
+
+    def work(item):
+        return scored(item[1], maps[item[0]], models, rules)
+
+    def add_one(item, looked):
+        index, example = item
+        add(part, index, example, maps.pop(index), models, rules, looked, index in wanted)
+
+    if max(example["image"].size for _, example in chunk) // 3 > ALONE_PIXELS:
+        for item in chunk:
+            add_one(item, work(item))
+        return
+    with in_threads(work, chunk) as working:
+        for item, looked in working:
+            add_one(item, looked.result())
 
 
 def in_chunks(items):

@@ -16,7 +16,8 @@ from dav.evaluation.results import SHOWN_PX
 MAX_ERROR = 0.5  # relative error at the bright end of error maps
 QUALITY = 92  # of JPEG
 SPARSE = 0.5  # below this share of valid pixels, as with lidar, points are drawn larger
-RIGHT_RGB, CLOSER_RGB, FARTHER_RGB = (255, 255, 255), (60, 220, 90), (240, 60, 60)
+NEIGHBOURS = np.ones((3, 3), np.uint8)
+LINE_RGB, CLOSER_RGB, FARTHER_RGB = (255, 255, 255), (60, 220, 90), (240, 60, 60)
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,9 @@ def pool(values, valid):
     seen = count > 0
     mean = (total / np.maximum(count, 1)).astype(np.float32)
     if seen.mean() < SPARSE:
-        grown = cv2.dilate(np.where(seen, mean, 0), np.ones((3, 3), np.uint8))
-        mean, seen = np.where(seen, mean, grown), cv2.dilate(seen.astype(np.uint8), _CROSS) > 0
+        grown = cv2.dilate(np.where(seen, mean, 0), NEIGHBOURS)
+        mean, seen = np.where(seen, mean, grown), cv2.dilate(seen.astype(np.uint8), NEIGHBOURS) > 0
     return mean, seen
-
-
-_CROSS = np.ones((3, 3), np.uint8)
 
 
 def shrink(image):
@@ -119,7 +117,7 @@ def _with_pairs(image, points, scale):
     image = image.copy()
     for pair in points:
         closer, farther = ((int(column * scale), int(row * scale)) for row, column in pair)
-        cv2.line(image, closer, farther, RIGHT_RGB, 1, cv2.LINE_AA)
+        cv2.line(image, closer, farther, LINE_RGB, 1, cv2.LINE_AA)
         cv2.circle(image, closer, 5, CLOSER_RGB, -1, cv2.LINE_AA)
         cv2.circle(image, farther, 5, FARTHER_RGB, -1, cv2.LINE_AA)
     return image

@@ -15,7 +15,7 @@ SAMPLES = 24  # images that are kept whatever they score
 @dataclass(frozen=True)
 class Shown:
     """One image as a page shows it; all pictures uint8 RGB [h, w, 3] of one size, the longest side
-    at most SHOWN_PX.
+    at most SHOWN_PX. pictures.Kept is the same with its pictures compressed.
 
     Of a set with depth: truth is its disparity, aligned each prediction's after alignment in the
     same colours, error |predicted − true| / true. Of a set of point pairs: truth is the image with
@@ -36,9 +36,10 @@ class SetResult:
     """All models on one split of one data set.
 
     Metrics of a set with depth: abs_rel, sq_rel, delta1, delta2, delta3, rmse, rmse_log, log10,
-    silog, and with the switch abs_rel_disparity, sq_rel_disparity, rmse_disparity: all shares and
-    metres, not percent. Of a set of point pairs: accuracy, and "accuracy SCENE" of each scene, in
-    shares, over pairs; there best and worst go by an image's accuracy.
+    silog, and with the switch abs_rel_disparity and abs_rel_disparity_unclipped; shares, not per
+    cent (but silog, which has its usual factor 100), and metres. sq_rel and rmse are missing where
+    the truth is known up to scale. Of a set of point pairs: accuracy, and "accuracy SCENE" of each
+    scene, in shares, over pairs; there best and worst go by an image's accuracy.
     """
 
     data: str  # "kitti"

@@ -51,12 +51,19 @@ def load_weights(spec):
     return Weights(params, architecture, spec)
 
 
-def digest(params):
-    """SHA-256 of a parameter tree: names, shapes and float32 values, whatever file held them."""
-    found = hashlib.sha256()
-    for name, leaf in sorted(workdir.flatten(params).items()):
-        found.update(f"{name} {leaf.shape}".encode())
-        found.update(np.ascontiguousarray(leaf, np.float32).data)
+@functools.cache
+def digest(spec):
+    """sha256 of a network's parameters and architecture: the same for the same network, in
+    whatever file; read once in a process."""
+    return digest_of(load_weights(spec))
+
+
+def digest_of(weights):
+    """The same of Weights."""
+    found = hashlib.sha256(repr(weights.architecture).encode())
+    for path, leaf in sorted(workdir.flatten(weights.params).items()):
+        found.update(f"{path} {leaf.shape}".encode())
+        found.update(np.ascontiguousarray(leaf).data)
     return found.hexdigest()
 
 

@@ -91,6 +91,13 @@ def test_a_chunk_holds_few_large_images(thirty, monkeypatch):
     assert seen == [2] * 15
 
 
+def test_large_images_are_scored_one_at_a_time_to_the_same_end(thirty, monkeypatch):
+    one = whole(thirty, [make_model(thirty)])
+    monkeypatch.setattr(engine, "ALONE_PIXELS", 1000)
+    monkeypatch.setattr(engine, "in_threads", None)
+    assert whole(thirty, [make_model(thirty)]) == one
+
+
 def test_best_and_worst_are_those_of_the_smallest_and_largest_error(thirty):
     part = whole(thirty, [make_model(thirty)])
     order = sorted(range(30), key=lambda index: part.scores[index]["one"]["abs_rel"])
