@@ -4,6 +4,7 @@ WORKDIR | FILE.safetensors | FILE.pth | TRANSFORMERS_FOLDER | hf:ORGANISATION/NA
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from dataclasses import dataclass
