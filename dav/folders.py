@@ -129,9 +129,8 @@ def label_origin(config, paths):
     """What a label depends on: the teacher, its recipe or its weights, and the size at which it
     looks."""
     if not trains_teacher(config):
-        return (
-            f"weights {_weights_digest(config.teacher_weights)} at {config.label_short_side_px} px"
-        )
+        weights = load.digest(config.teacher_weights)
+        return f"weights {weights[:16]} at {config.label_short_side_px} px"
     recipe = identity(teacher_config(config, paths))
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return f"teacher {digest} at {config.label_short_side_px} px"
