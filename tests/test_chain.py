@@ -276,3 +276,74 @@ def test_the_teacher_recipe_stands_alone(dav, finished, tmp_path):
         for folder in (tmp_path / "teacher", undisturbed / "teacher")
     )
     assert one == other
+
+
+def test_given_weights_label_as_the_teacher_that_has_them(dav, finished, tmp_path):
+    """No teacher is trained then, and the labels' bytes are the same."""
+    undisturbed, _ = finished
+    options = (*SHORT, f"--config.teacher_weights={undisturbed / 'teacher'}")
+    options = (*options, f"--config.data.root={undisturbed / 'data'}", f"--workdir={tmp_path}")
+    code, out, err = dav(*options, "--job=plan")
+    assert code == 0 and "teacher    " not in out and "4 shards without labels" in out, err
+    code, _, err = dav(*options, "--job=label")
+    assert code == 0, err
+    shards = list(undisturbed.glob("labels/sample/photos/train/*of-00004"))
+    assert len(shards) == 4
+    for shard in shards:
+        assert (tmp_path / shard.relative_to(undisturbed)).read_bytes() == shard.read_bytes()
+
+
+def test_labels_of_other_images_are_refused(dav, finished, tmp_path):
+    undisturbed, _ = finished
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    folder = tmp_path / "run" / "labels" / "sample" / "photos" / "train"
+    shards = sorted(folder.glob("*of-00004"))
+    exchange(folder / "manifest.jsonl", shards[0], shards[2])
+    before = contents(folder)
+    code, _, err = dav(*SHORT, f"--workdir={tmp_path / 'run'}", "--job=train")
+    assert code == 1 and "the labels were made from other images" in err
+    assert "Traceback" not in err and contents(folder) == before
+
+
+def exchange(manifest, one, other):
+    """Two label shards take each other's place, in the manifest too."""
+    text = manifest.read_text()
+    for a, b in ((one.name, "?"), (other.name, one.name), ("?", other.name)):
+        text = text.replace(a, b)
+    manifest.write_text(text)
+    one.rename(manifest.with_name("?"))
+    other.rename(one)
+    manifest.with_name("?").rename(other)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_finetuning_goes_on_from_a_trained_network(dav, finished, tmp_path):
+    """In two parts a batch, with a running average, which is what is evaluated then."""
+    undisturbed, _ = finished
+    code, out, err = dav(
+        "--config=configs/finetune.py:mini",
+        f"--config.model.weights={undisturbed}",
+        f"--config.data.root={undisturbed / 'data'}",
+        "--config.data.labelled=('sample/icl',)",
+        "--config.evaluation.sets=('sample/icl',)",
+        "--config.evaluation.split=heldout",
+        "--config.crop_px=(84, 112)",
+        "--config.short_side_px=84",
+        "--config.train_short_side_px=98",
+        "--config.steps=3",
+        "--config.accumulate=2",
+        "--config.optimizer.ema_decay=0.5",
+        f"--workdir={tmp_path}",
+    )
+    assert code == 0, err
+    assert re.search(
+        r"labelled   3 steps × 8 a batch = 24 images = 0\.\d\d × \d+ images \(counted", out
+    )
+    rows = {row["model"]: row for row in json.loads((tmp_path / "eval.json").read_text())["rows"]}
+    assert set(rows) == {"finetune", "before", "ramp", "constant"}
+    assert rows["finetune"]["abs_rel"] != rows["before"]["abs_rel"]
+    assert (tmp_path / "report" / "index.html").exists()

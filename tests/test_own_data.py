@@ -82,10 +82,11 @@ def test_photographs_alone(run, tmp_path):
 def test_images_with_depth(run, tmp_path):
     write_photos(tmp_path / "photos")
     write_pairs(tmp_path / "RAW")
-    prepare, inspect, teacher, student = commands_of(PAIRS)
+    prepare, inspect, finetune, teacher, student = commands_of(PAIRS)
     run(*prepare)
     run(*inspect)
-    assert "folder/garage (test)" in run(teacher[0], [*teacher[1], "--job=plan"])
+    for module, arguments in (finetune, teacher):
+        assert "folder/garage (test)" in run(module, [*arguments, "--job=plan"])
     run(prepare[0], ["folder/photos", f"--raw={tmp_path}/photos", "--out=DATA"])
     said = run(student[0], [*student[1], "--job=plan"])
     assert "folder/garage (test)" in said and "one look at 12 images" in said
