@@ -1,4 +1,4 @@
-"""The commands of docs/data.md are understood as they stand, and no data set is forgotten.
+"""The commands of the guides are understood as they stand, and no data set is forgotten.
 
 They ask for terabytes, so they are parsed, not run; those of docs/own_data.md are run
 (test_own_data.py).
@@ -10,27 +10,30 @@ import shlex
 import pytest
 from conftest import ROOT
 
-from dav import inspect, prepare, sky
+from dav import evaluate, inspect, prepare, sky
 from dav import main as entry
 from dav.data import catalog
 
 PAGE = (ROOT / "docs" / "data.md").read_text()
+GUIDES = {name: (ROOT / "docs" / name).read_text() for name in ("training.md", "evaluation.md")}
 PARSERS = {
     "dav.data.prepare": prepare.parse,
     "dav.data.inspect": inspect.parse,
     "dav.data.sky": sky.parse,
+    "dav.evaluate": evaluate.parse,
     "dav.main": entry.parse,
 }
 COMMANDS = [
     line
-    for block in re.findall(r"```\n(.*?)```", PAGE, re.S)
+    for page in (PAGE, *GUIDES.values())
+    for block in re.findall(r"```\n(.*?)```", page, re.S)
     for line in block.strip().splitlines()
     if line.startswith("python -m")
 ]
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) >= 8
+    assert len(COMMANDS) >= 15
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -46,6 +49,21 @@ def test_every_data_set_is_described(name):
     assert f"`{name}`" in PAGE or f"`{name.partition('/')[0]}`" in PAGE
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))
+@pytest.mark.parametrize(
+    "link", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE + "".join(GUIDES.values()))))
+)
 def test_its_links_lead_somewhere(link):
     assert (ROOT / "docs" / link).is_file()
+
+
+def test_the_presets_and_settings_of_the_training_guide_are_known():
+    page = GUIDES["training.md"]
+    rows = re.findall(r"^\| `([\w.]+=?[\w.]*)`.* \|", page.partition("## Settings")[2], re.M)
+    assert len(rows) >= 7
+    for row in rows:
+        option = row if "=" in row else f"{row}=1"
+        if not row.startswith("model."):
+            config, _, _ = entry.parse(
+                ["dav", "--config=configs/student.py", f"--config.{option.replace('N', '2')}"]
+            )
+            assert config
