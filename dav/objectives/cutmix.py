@@ -68,14 +68,19 @@ def cutmix_loss(prediction, target, valid, other, other_valid, masks, *, trim=0.
     V2's paper speaks of the sample). Weights are shares of all pixels (eq. 8); an empty or
     constant region adds 0, and without masks this is the plain loss.
     """
-    # Both regions as one batch: their medians are then found in the same passes.
     error, usable = per_image(
-        jnp.concatenate([prediction, prediction]),
-        jnp.concatenate([other, target]),
-        jnp.concatenate([other_valid & masks, valid & ~masks]),
+        _side_by_side(prediction, prediction),
+        _side_by_side(other, target),
+        _side_by_side(other_valid & masks, valid & ~masks),
         trim=trim,
     )
-    inside, outside = jnp.split(error, 2)
+    inside, outside = error.reshape(-1, 2).T
     share = jnp.mean(masks, axis=(1, 2))
-    usable = jnp.logical_or(*jnp.split(usable, 2))
+    usable = usable.reshape(-1, 2).any(axis=1)
     return jnp.sum(share * inside + (1 - share) * outside), jnp.sum(usable, dtype=jnp.float32)
+
+
+def _side_by_side(inside, outside):
+    """Both regions of each image as one batch [2 B, H, W], so that all medians are found in the
+    same passes; in turns, so that what is on one device stays there."""
+    return jnp.stack([inside, outside], axis=1).reshape(-1, *inside.shape[1:])
