@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 # Readers of the formats in which some data sets ship.
 DATA = ["OpenEXR>=3.4", "h5py>=3.11", "lmdb>=1.4.1"]
 BEAM = ["apache-beam>=2.66"]
+TENSORBOARD = ["tensorboardX>=2.6.2"]  # writes events; TensorBoard itself is wherever they are read
 
 setup(
     name="dav",
@@ -43,6 +44,8 @@ setup(
         "beam": BEAM,
         # The peers that benchmarks measure against, beside those of `parity`.
         "benchmarks": ["imagecodecs>=2025.3", "onnxruntime>=1.20", "onnxscript>=0.2"],
+        "tensorboard": TENSORBOARD,
+        "wandb": ["wandb>=0.18"],
         "sky": ["torch>=2.6", "transformers>=5.0"],
         "test": [
             "hypothesis>=6.100",
@@ -52,6 +55,7 @@ setup(
             "scipy>=1.13",
             *DATA,
             *BEAM,
+            *TENSORBOARD,
         ],
     },
 )

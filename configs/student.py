@@ -53,6 +53,8 @@ def get_config(preset="mini"):
     config.preset = preset
     config.teacher = TEACHER["get_config"](teacher_of(size))
     config.teacher.seed = config.get_ref("seed")
+    for name in ("picture_every", "tensorboard", "wandb"):
+        config.teacher[name] = config.get_ref(name)
     config.teacher_workdir = ""  # WORKDIR/teacher
     config.teacher_weights = ""  # a network to label with, in place of training a teacher
     config.labels_dir = ""  # WORKDIR/labels

@@ -230,14 +230,17 @@ def job_options(config):
 
 
 def trained_models(config, paths, options):
-    """The recipe's own network, and the teacher that it trained."""
+    """The recipe's own network, the teacher of a student, and what fine-tuning began with."""
     trained = {config.recipe: (config, paths)}
+    given = {"teacher": config.get("teacher_weights"), "before": config.model.weights}
     if folders.trains_teacher(config):
         teacher = folders.teacher_config(config, paths)
         trained["teacher"] = (teacher, folders.make_paths(teacher, paths.teacher))
     for its_config, its_paths in trained.values():
         folders.check_trained(its_config, its_paths)
-    return [evaluation_run.load(n, p.workdir, options) for n, (_, p) in trained.items()]
+    specs = {name: its_paths.workdir for name, (_, its_paths) in trained.items()}
+    specs |= {name: spec for name, spec in given.items() if spec}
+    return [evaluation_run.load(name, spec, options) for name, spec in specs.items()]
 
 
 def blind_models():

@@ -65,6 +65,11 @@ def uses_labels(config):
     return "unlabelled" in config.batch
 
 
+def aligns_features(config):
+    """Whether a frozen encoder looks at the unlabelled images too."""
+    return uses_labels(config) and config.objective.align_features
+
+
 def trains_teacher(config):
     """Whether the recipe has a teacher of its own to train."""
     return uses_labels(config) and not config.teacher_weights

@@ -116,8 +116,7 @@ def train_stage(config, paths):
     left, images = config.steps - done, sum(config.batch.values())
     mix = " + ".join(f"{size} {kind}" for kind, size in config.batch.items())
     grid = recipe_network.crop_grid(config)
-    aligned = folders.uses_labels(config) and config.objective.align_features
-    frozen = config.batch.unlabelled if aligned else 0
+    frozen = config.batch.unlabelled if folders.aligns_features(config) else 0
     flops = perf.training_flops(SIZES[config.model.size], grid, images, frozen_images=frozen)
     return Stage(
         name=config.recipe,

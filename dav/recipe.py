@@ -22,7 +22,6 @@ POSITIVE = (
     "short_side_px",
     "train_short_side_px",
     "label_short_side_px",
-    "evaluation.max_depth_m",
     "accumulate",
     "stop_after_skipped",
 )
@@ -48,6 +47,10 @@ def check(config):
     for name in POSITIVE:
         if _value(config, name, 1) <= 0:
             raise ConfigError(f"config.{name}={_value(config, name, 1)} must be above zero")
+    if config.evaluation.max_depth_m < 0:
+        raise ConfigError(
+            f"config.evaluation.max_depth_m={config.evaluation.max_depth_m} must not be negative"
+        )
     for name in SHARES:
         if not 0 <= _value(config, name, 0) < 1:
             raise ConfigError(f"config.{name}={_value(config, name, 0)} must be from 0 to below 1")
@@ -108,7 +111,7 @@ def make_trainer(config):
         config, lambda: random_init().params, shapes.params, placed.params
     )
     begin = jax.jit(functools.partial(state_of, update=update), out_shardings=placed)
-    uses_frozen = folders.uses_labels(config) and config.objective.align_features
+    uses_frozen = folders.aligns_features(config)
     return Trainer(
         mesh=mesh,
         shapes=checkpoint.abstract_like(shapes, placed),

@@ -2,13 +2,12 @@ import dataclasses
 import os
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_weights import TINY, random_weights
 
-from dav import folders, recipe, recipe_data, recipe_update, train
-from dav.errors import ConfigError, DavError
+from dav import folders, recipe, recipe_data, recipe_network, recipe_update
+from dav.errors import ConfigError
 from dav.main import parse
 from dav.models.depth_anything import SIZES
 from dav.step import key_for
@@ -84,18 +83,6 @@ def test_student_and_teacher_begin_with_different_parameters():
     assert (keys[0] != keys[1]).any()
 
 
-@pytest.mark.parametrize("name", ["loss", "grad_norm"])
-def test_figures_that_are_not_finite_end_the_run(tmp_path, name):
-    config = config_of()
-    with (
-        pytest.raises(DavError, match="at step 10.*learning rate"),
-        train.Watch(config, folders.make_paths(config, tmp_path), 0) as watch,
-    ):
-        watch.metrics = {"loss": jnp.ones(()), "grad_norm": jnp.ones(())} | {name: jnp.nan}
-        watch.tell(10)
-    assert (tmp_path / "metrics.jsonl").read_text() == ""
-
-
 def test_paths_understand_the_home_folder():
     paths = folders.make_paths(config_of("--config.data.root=~/data"), "~/run")
     assert "~" not in f"{paths.data}{paths.workdir}" and paths.workdir.is_absolute()
@@ -122,3 +109,132 @@ def test_an_encoder_of_another_size_is_refused(tmp_path, monkeypatch):
     config = config_of(f"--config.model.encoder_init={tmp_path / 'tiny.safetensors'}")
     with pytest.raises(ConfigError, match="is not an encoder of size mini"):
         recipe.make_trainer(config).init()
+
+
+STUDENTS = ("mini", "vits", "vitb", "vitl", "v2-vits", "v2-vitb", "v2-vitl")
+ARMS = ("-labelled", "-pseudo", "-strong", "")
+
+
+def preset(name, *options, recipe="student"):
+    return parse(["dav", f"--config=configs/{recipe}.py:{name}", *options])[0]
+
+
+@pytest.mark.parametrize("size", STUDENTS)
+def test_every_preset_of_the_student_can_be_used(size):
+    for arm in ARMS if not size.startswith("v2") else ARMS[2:]:
+        config = preset(size + arm)
+        recipe.check(config)
+        assert recipe.make_objective(config) and folders.identity(config)
+        assert config.steps > 0 and config.preset == size + arm
+
+
+@pytest.mark.parametrize("name", ["mini", "vits", "vitb", "vitl", "v2"])
+def test_every_preset_of_the_teacher_can_be_used(name):
+    recipe.check(preset(name, recipe="teacher"))
+
+
+def test_unknown_presets_are_refused_with_the_known_ones():
+    for name in ("vitx", "vits-weak", "v3-vits"):
+        with pytest.raises(ConfigError, match="unknown preset.*vits"):
+            preset(name)
+
+
+@pytest.mark.parametrize("size", ["mini", "vits"])
+def test_the_arms_of_the_ablation_differ_in_one_ingredient_at_equal_steps_and_images(size):
+    arms = [preset(size + arm) for arm in ARMS]
+    assert len({config.steps for config in arms}) == 1
+    assert len({sum(config.batch.values()) for config in arms}) == 1
+    assert [folders.uses_labels(config) for config in arms] == [False, True, True, True]
+    assert [c.objective.perturb for c in arms] == [False, False, True, True]
+    assert [c.objective.align_features for c in arms] == [False, False, False, True]
+    assert [folders.trains_teacher(config) for config in arms] == [False, True, True, True]
+
+
+def test_steps_follow_from_passes_images_and_batch_until_they_are_set():
+    assert preset("vitl").steps == 62_300_000 // 128
+    assert preset("vitl", "--config.batch.unlabelled=256").steps == 62_300_000 // 256
+    assert preset("vitl", "--config.passes=2").steps == 2 * 62_300_000 // 128
+    assert preset("vitl", "--config.steps=7", "--config.batch.unlabelled=256").steps == 7
+    assert preset("vitl", recipe="teacher").steps == 20 * 1_599_000 // 192
+
+
+def test_the_second_version_is_as_its_paper_says():
+    teacher, student = preset("v2", recipe="teacher"), preset("v2-vits")
+    assert (teacher.model.size, teacher.steps, teacher.batch.labelled) == ("vitg", 160_000, 64)
+    assert teacher.objective.gradient_weight == 2
+    assert dict(student.batch) == {"unlabelled": 192} and student.steps == 480_000
+    assert student.objective.trim == 0.1 and student.objective.align_features
+    assert student.teacher.preset == "v2"
+    assert recipe_network.architecture(student).taps == (2, 5, 8, 11)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("model.version=3", "model.version=3 is not known; known: 1, 2"),
+        ("model.dtype=float16", "model.dtype='float16' is not known"),
+        ("objective.trim=1.0", "objective.trim=1.0 must be from 0 to below 1"),
+        ("optimizer.ema_decay=1.0", "optimizer.ema_decay=1.0"),
+        ("accumulate=0", "accumulate=0 must be above zero"),
+        ("evaluation.max_depth_m=-1.0", "must not be negative"),
+        ("data.labelled=()", "data.labelled is empty; name data sets"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(option, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe.check(config_of(f"--config.{option}"))
+
+
+def test_a_batch_must_split_into_its_parts():
+    with pytest.raises(ConfigError, match="labelled=4 does not split over 1 devices in 3 parts"):
+        recipe.check_trainable(config_of("--config.accumulate=3"))
+
+
+def test_given_weights_take_the_place_of_a_teacher(tmp_path):
+    """Labels belong to the network, in whatever file it stands."""
+    origins = []
+    for name, seed in (("a.safetensors", 3), ("b.pth", 3), ("c.safetensors", 4)):
+        save_official(tmp_path / name, random_weights(TINY, seed))
+        config = config_of(f"--config.teacher_weights={tmp_path / name}")
+        assert not folders.trains_teacher(config)
+        origins.append(folders.label_origin(config, folders.make_paths(config, tmp_path)))
+    assert origins[0] == origins[1] != origins[2] and origins[0].endswith("at 168 px")
+
+
+def test_metric_weights_label_nothing(tmp_path):
+    metric = dataclasses.replace(TINY, max_depth_m=20.0)
+    save_official(tmp_path / "metric.safetensors", random_weights(metric, 0))
+    with pytest.raises(ConfigError, match="gives depth in metres"):
+        recipe_network.make_foreign_predictor(config_of(), tmp_path / "metric.safetensors")
+
+
+def finetuning(tmp_path, architecture, *options):
+    save_official(tmp_path / "whole.safetensors", random_weights(architecture, 3))
+    return preset(
+        "mini",
+        f"--config.model.weights={tmp_path / 'whole.safetensors'}",
+        "--config.data.labelled=('sample/icl',)",
+        *options,
+        recipe="finetune",
+    )
+
+
+def test_finetuning_starts_from_the_whole_network(tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "mini", TINY)
+    config = finetuning(tmp_path, TINY, "--config.optimizer.ema_decay=0.9")
+    recipe.check(config)
+    state = recipe.make_trainer(config).init()
+    expected = random_weights(TINY, 3).params
+    for params in (state.params, state.ema):
+        jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_finetuning_refuses_weights_of_another_network(tmp_path, monkeypatch):
+    monkeypatch.setitem(SIZES, "mini", TINY)
+    other = dataclasses.replace(TINY, taps=(1, 2, 4, 5), features=24)
+    with pytest.raises(ConfigError, match="not of size mini, version 1.*taps.*features 24, not 16"):
+        recipe.make_trainer(finetuning(tmp_path, other)).init()
+    with pytest.raises(ConfigError, match="model.weights is empty"):
+        recipe.check_trainable(preset("mini", recipe="finetune"))
+    with pytest.raises(ConfigError, match="no such file"):
+        recipe.check_trainable(preset("mini", "--config.model.weights=~/none", recipe="finetune"))

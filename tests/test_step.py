@@ -16,6 +16,7 @@ from dav.objectives.gradient_matching import gradient_matching
 
 CROP_PX = (28, 42)
 TINY = Architecture(32, 4, 2, (0, 1, 2, 3), 8, (8, 8, 8, 8), position_grid=3)
+DECAY = 0.15  # of the running average; less at the first step
 # Each program runs a few times only: compiling it well would take far longer than running it.
 QUICK = {"xla_backend_optimization_level": 0}
 MODEL, ENCODER = DepthAnything(TINY), make_encoder(TINY)
@@ -38,13 +39,20 @@ BATCH = {"labelled": make_part(4, 0), "unlabelled": make_part(8, 1)}
 
 
 @functools.cache
-def compiled(objective=FULL, accumulate=1, ema_decay=0.0, rate=1e-3):
-    update = step.Update(optax.sgd(rate), accumulate, ema_decay)
-    run = functools.partial(
+def compiled(accumulate=1):
+    """The step with everything in it, and the state before the first."""
+    update = step.Update(optax.sgd(1.0), accumulate, ema_decay=DECAY)
+    return jax.jit(make_step(FULL, update), compiler_options=QUICK), first_state(update)
+
+
+def make_step(objective, update):
+    return functools.partial(
         step.train_step, model=MODEL, encoder=ENCODER, update=update, seed=0, objective=objective
     )
-    params = jax.tree.map(jnp.asarray, random_weights(TINY, 0).params)
-    return jax.jit(run, compiler_options=QUICK), step.state_of(params, update)
+
+
+def first_state(update):
+    return step.state_of(jax.tree.map(jnp.asarray, random_weights(TINY, 0).params), update)
 
 
 @functools.cache
@@ -52,15 +60,10 @@ def frozen_params():
     return jax.tree.map(jnp.asarray, random_weights(TINY, 1).params["encoder"])
 
 
-def take(batch=BATCH, steps=1, **options):
-    run, state = compiled(**options)
-    for _ in range(steps):
-        state, metrics = run(state, frozen_params(), batch)
+def take(batch=BATCH, accumulate=1):
+    run, state = compiled(accumulate)
+    state, metrics = run(state, frozen_params(), batch)
     return state, {name: float(value) for name, value in metrics.items()}
-
-
-def without(batch, kind):
-    return {name: part for name, part in batch.items() if name != kind}
 
 
 def largest_difference(a, b):
@@ -103,18 +106,19 @@ def test_the_labelled_terms_are_those_of_the_objectives():
     ],
 )
 def test_every_recipe_has_the_terms_of_its_images(kinds, objective, terms):
-    _, metrics = take({kind: BATCH[kind] for kind in kinds}, objective=objective)
+    update = step.Update(optax.sgd(1.0))
+    batch = {kind: BATCH[kind] for kind in kinds}
+    frozen = frozen_params() if "features" in terms else ()
+    _, metrics = jax.eval_shape(make_step(objective, update), first_state(update), frozen, batch)
     assert {name.removeprefix("loss_") for name in metrics if name.startswith("loss_")} == terms
-    assert metrics["grad_norm"] > 0 and np.isfinite(list(metrics.values())).all()
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_worked_in_parts_gives_the_same_step(parts):
+def test_a_batch_worked_in_parts_gives_the_same_step():
     """One labelled image has no target, so that the parts have unequal counts."""
     valid = BATCH["labelled"]["valid"].copy()
     valid[1] = False
     batch = BATCH | {"labelled": BATCH["labelled"] | {"valid": valid}}
-    (whole, expected), (found, metrics) = take(batch), take(batch, accumulate=parts)
+    (whole, expected), (found, metrics) = take(batch), take(batch, accumulate=2)
     assert expected["usable_labelled"] == 0.75
     assert metrics == pytest.approx(expected, rel=2e-5)
     _, before = compiled()
@@ -128,16 +132,21 @@ def test_parts_hold_every_image_once():
     assert parts.shape == (3, 4, 1) and sorted(parts.ravel()) == list(range(12))
 
 
-@pytest.mark.parametrize("decay", [0.05, 0.999])
-def test_the_average_follows_the_parameters(decay):
-    run, state = compiled(ema_decay=decay)
+def test_the_average_follows_the_parameters():
+    run, state = compiled()
     expected = state.params
     for number in range(3):
         state, _ = run(state, frozen_params(), BATCH)
-        keep = min(decay, (1 + number) / (10 + number))
+        keep = min(DECAY, (1 + number) / (10 + number))
         expected = jax.tree.map(lambda a, b, k=keep: k * a + (1 - k) * b, expected, state.params)
-    assert largest_difference(state.ema, expected) < 1e-6
-    assert largest_difference(state.ema, state.params) > 1e-5
+    assert largest_difference(state.ema, expected) < 1e-5
+    assert largest_difference(state.ema, state.params) > 1e-3
+
+
+@pytest.mark.parametrize(("number", "keep"), [(0, 0.1), (8, 0.5), (10**6, 0.999)])
+def test_the_average_forgets_its_beginning(number, keep):
+    found = step.average({"a": jnp.ones(2)}, {"a": jnp.zeros(2)}, number, 0.999)
+    np.testing.assert_allclose(found["a"], keep, rtol=1e-5)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -146,7 +155,7 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted(accumulate):
     valid = BATCH["labelled"]["valid"].copy()
     disparity[2, 5, 5], valid[2, 5, 5] = np.nan, True
     bad = BATCH | {"labelled": BATCH["labelled"] | {"disparity": disparity, "valid": valid}}
-    run, before = compiled(ema_decay=0.9, accumulate=accumulate)
+    run, before = compiled(accumulate)
     state = before
     for expected in (1, 2):
         state, metrics = run(state, frozen_params(), bad)

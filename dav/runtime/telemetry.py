@@ -1,6 +1,7 @@
 """What a running job tells: metrics.jsonl always, and one live line or plain lines."""
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -20,24 +21,82 @@ class MetricsLog:
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed by close()
 
     def write(self, step, kind, **figures):
-        """Adds one line."""
-        self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+        """Adds one line. A figure is a finite number, or None (null) where it has no value; JSON
+        knows no NaN, and a reader in another language would stop there."""
+        line = json.dumps({"step": step, "kind": kind, **figures}, allow_nan=False)
+        self._file.write(line + "\n")
 
     def close(self):
         self._file.close()
 
 
+class Interval:
+    """What happened since the last line of figures: means, speed, waiting.
+
+    Its clock starts with the first step of a run done, so that compiling is in no rate; the
+    figures of that step count.
+    """
+
+    def __init__(self, begin=None):
+        """`begin` is the time at which the interval before ended; None: the run has just begun."""
+        self._begin, self._end, self._waited_s, self._left_out_s = begin, begin, 0.0, 0.0
+        self._timed_steps, self._values = 0, {}
+
+    def add(self, figures):
+        """Takes the figures of one more step, done now; those that are not finite do not count."""
+        self._end = time.monotonic()
+        if self._begin is None:
+            self._begin, self._waited_s, self._left_out_s = self._end, 0.0, 0.0
+        else:
+            self._timed_steps += 1
+        for name, value in figures.items():
+            self._values.setdefault(name, []).extend([value] if math.isfinite(value) else [])
+
+    def wait(self, seconds):
+        """Counts time as waiting for data."""
+        self._waited_s += seconds
+
+    def leave_out(self, seconds):
+        """Keeps time that was no training, as drawing a picture, out of the rates."""
+        self._left_out_s += seconds
+
+    def following(self):
+        """The interval that begins where this one ends."""
+        return Interval(self._end)
+
+    def means(self):
+        """The mean of every figure over the steps in which it was finite; None if in none."""
+        return {
+            name: sum(values) / len(values) if values else None
+            for name, values in self._values.items()
+        }
+
+    def step_seconds(self):
+        """Seconds a step, or None before a step could be timed."""
+        spent_s = self._spent_s()
+        return spent_s / self._timed_steps if self._timed_steps and spent_s > 0 else None
+
+    def data_wait(self):
+        """The share of the time in which the loop stood still for want of a batch, or None."""
+        spent_s = self._spent_s()
+        return min(self._waited_s / spent_s, 1.0) if self._timed_steps and spent_s > 0 else None
+
+    def _spent_s(self):
+        return self._end - self._begin - self._left_out_s if self._timed_steps else 0.0
+
+
 class Progress:
     """One live line on a terminal, refreshed in place; elsewhere a plain line now and then.
 
-    What is finished within `batch_s` seconds counts as finished together, in the rate.
+    What is finished within `batch_s` seconds counts as finished together, in the rate. A resumed
+    job has `done` already.
     """
 
-    def __init__(self, label, total, *, plain_every=1, batch_s=0.0, stream=None):
+    def __init__(self, label, total, *, done=0, plain_every=1, batch_s=0.0, stream=None):
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
         self._label, self.total, self.plain_every = label, total, plain_every
-        self._batch_s, self._shown = batch_s, 0
+        self._batch_s, self._shown = batch_s, done
         self._is_drawn = False  # whether the live line stands on the screen
         self._recent = []  # (time, done) of the last points, for the rate
 
@@ -87,7 +146,7 @@ class Progress:
             width = shutil.get_terminal_size().columns
             self._stream.write(f"\r\x1b[K{line[: width - 1]}")
             self._is_drawn = True
-        elif done == self.total or done - self._shown >= self.plain_every:
+        elif done == self.total or done // self.plain_every > self._shown // self.plain_every:
             self._shown = done
             self._stream.write(line + "\n")
         self._stream.flush()

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import slow
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dav.objectives.feature_alignment import feature_alignment
 
@@ -29,6 +32,7 @@ def total(tokens, frozen):
     return feature_alignment(tokens, frozen, margin=0.85)[0]
 
 
+total_and_count = jax.jit(feature_alignment, static_argnames="margin")
 gradient = jax.jit(jax.grad(total))
 
 
@@ -36,17 +40,54 @@ gradient = jax.jit(jax.grad(total))
 @pytest.mark.parametrize("seed", range(3))
 def test_sum_and_count_equal_the_formula(seed, margin):
     tokens, frozen = random_features(seed)
-    cosine = cosines(tokens, frozen)
-    kept = cosine <= margin
-    assert kept.sum() > 0 and (margin > 1 or kept.sum() < kept.size)
-    found, count = feature_alignment(tokens, frozen, margin=margin)
-    assert count == kept.sum()
-    np.testing.assert_allclose(found, np.sum(1 - cosine[kept]), rtol=1e-5)
+    expected, kept = slow.feature_alignment(tokens, frozen, margin=margin)
+    assert kept > 0 and (margin > 1 or kept < 24)
+    found, count = total_and_count(tokens, frozen, margin=margin)
+    assert count == kept and found.dtype == count.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@given(st.integers(-80, 80), st.integers(-80, 80))
+@settings(deadline=None, derandomize=True, max_examples=50)
+def test_powers_of_two_of_any_size_change_no_bit(a, b):
+    """Lengths of 1e-24 to 1e24 cost nothing: only directions count."""
+    tokens, frozen = random_features(8)
+    plain = total_and_count(tokens, frozen, margin=0.85)
+    moved = tokens * np.float32(2.0**a), frozen * np.float32(2.0**b)
+    np.testing.assert_array_equal(total_and_count(*moved, margin=0.85), plain)
+    found = np.asarray(gradient(*moved)) * np.float32(2.0**a)
+    np.testing.assert_allclose(found, gradient(tokens, frozen), atol=1e-6)
+
+
+def test_half_precision_tokens_are_summed_in_float32():
+    tokens, frozen = (jnp.asarray(x, jnp.bfloat16) for x in random_features(9))
+    found, count = total_and_count(tokens, frozen, margin=0.85)
+    expected, kept = slow.feature_alignment(np.asarray(tokens), np.asarray(frozen), margin=0.85)
+    assert count == kept and found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("junk", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("spoiled", [0, 1])
+def test_one_value_that_is_not_finite_shows(spoiled, junk):
+    """Also in a token that the margin would leave alone."""
+    for token in ((0, 0, 0), (1, 2, 3)):
+        features = random_features(10)
+        features[spoiled][(*token, 5)] = junk
+        assert not np.isfinite(total_and_count(*features, margin=0.85)[0])
+
+
+def test_sums_and_counts_add_up_over_parts_of_the_batch():
+    tokens, frozen = random_features(11)
+    parts = [total_and_count(tokens[[i]], frozen[[i]], margin=0.85) for i in range(2)]
+    found, count = total_and_count(tokens, frozen, margin=0.85)
+    assert count == sum(count for _, count in parts)
+    np.testing.assert_allclose(found, sum(part for part, _ in parts), rtol=1e-6)
 
 
 def test_a_token_exactly_at_the_margin_is_kept():
     tokens, frozen = jnp.array([[[[1.0, 0.0]]]]), jnp.array([[[[0.0, 1.0]]]])
-    found, count = feature_alignment(tokens, frozen, margin=0.0)
+    found, count = total_and_count(tokens, frozen, margin=0.0)
     assert (found, count) == (1, 1)
 
 
@@ -70,13 +111,13 @@ def test_gradient_turns_kept_tokens_towards_the_frozen_ones():
 
 def test_nothing_kept_gives_zero_and_no_gradient():
     _, frozen = random_features(5)
-    found, count = feature_alignment(3 * frozen, frozen, margin=0.85)
+    found, count = total_and_count(3 * frozen, frozen, margin=0.85)
     assert (found, count) == (0, 0)
     assert not gradient(3 * frozen, frozen).any()
 
 
 def test_the_frozen_encoder_gets_no_gradient():
-    assert not jax.grad(total, argnums=1)(*random_features(6)).any()
+    assert not jax.jit(jax.grad(total, argnums=1))(*random_features(6)).any()
 
 
 @pytest.mark.parametrize("zero", ["tokens", "frozen", "both"])
@@ -86,7 +127,7 @@ def test_zero_vectors_count_as_orthogonal_and_stay_finite(zero):
         tokens[0, 0, 0] = 0
     if zero != "tokens":
         frozen[0, 0, 0] = 0
-    found, count = feature_alignment(tokens, frozen, margin=0.85)
+    found, count = total_and_count(tokens, frozen, margin=0.85)
     rest = cosines(tokens[tokens.any(-1) & frozen.any(-1)], frozen[tokens.any(-1) & frozen.any(-1)])
     assert count == 1 + (rest <= 0.85).sum()
     np.testing.assert_allclose(found, 1 + np.sum(1 - rest[rest <= 0.85]), rtol=1e-5)

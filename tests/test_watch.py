@@ -1,0 +1,283 @@
+"""What a run tells: a tiny student on noise, through the training job itself."""
+
+import json
+import struct
+import sys
+import types
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from random_weights import TINY
+from tensorboardX.proto.event_pb2 import Event
+
+from dav import folders, pictures, recipe, recipe_data, recipe_update, train, watch
+from dav.data import loader
+from dav.errors import ConfigError, DavError
+from dav.files import read_lines
+from dav.main import parse
+from dav.models.depth_anything import SIZES
+from dav.runtime import parallel
+from dav.runtime.checkpoint import Checkpoints
+from dav.step import strong_view
+
+OPTIONS = (
+    "--config.steps=6",
+    "--config.batch.labelled=2",
+    "--config.batch.unlabelled=3",
+    "--config.crop_px=(28, 42)",
+    "--config.checkpoint_every=2",
+    "--config.log_every=2",
+    "--config.stop_after_skipped=2",
+)
+TERMS = ("labelled", "unlabelled", "features")
+
+
+def config_of(*options, recipe="student"):
+    return parse(["dav", f"--config=configs/{recipe}.py", *OPTIONS, *options])[0]
+
+
+class Noise:
+    """batches[step] of a student: noise, and NaN in the pseudo-labels of `bad` steps."""
+
+    def __init__(self, bad=()):
+        self.bad = bad
+
+    def __len__(self):
+        return sys.maxsize
+
+    def __getitem__(self, step):
+        rng = np.random.default_rng(step)
+        batch = {}
+        for kind, images in (("labelled", 2), ("unlabelled", 3)):
+            disparity = rng.random((images, 28, 42), dtype=np.float32)
+            valid = rng.random(disparity.shape) < 0.9
+            image = rng.integers(0, 256, (*disparity.shape, 3), dtype=np.uint8)
+            batch[kind] = {"image": image, "disparity": disparity, "valid": valid}
+        if step in self.bad:
+            batch["unlabelled"]["disparity"][:] = np.nan
+        return batch
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    """The one compiled step of all these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "mini", TINY)
+        yield recipe.make_trainer(config_of())
+
+
+@pytest.fixture
+def run(trainer, tmp_path, monkeypatch):
+    """run(*options, name=…, bad=…) trains in tmp_path/name and returns that folder."""
+    monkeypatch.setitem(SIZES, "mini", TINY)
+    monkeypatch.setattr(recipe, "make_trainer", lambda config: trainer)
+    monkeypatch.setattr(watch.perf, "peak_flops_per_s", lambda: 1e12)
+
+    def start(*options, name="run", bad=()):
+        monkeypatch.setattr(recipe_data, "make_batches", lambda config, paths: Noise(bad))
+        config = config_of(*options)
+        train.train(config, folders.make_paths(config, tmp_path / name))
+        return tmp_path / name
+
+    return start
+
+
+def restored(trainer, folder, step=6):
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        return jax.tree.leaves(checkpoints.restore(step, trainer.shapes))
+
+
+def without_times(lines):
+    timed = ("images_per_s", "data_wait", "mfu")
+    return [{name: line[name] for name in line if name not in timed} for line in lines]
+
+
+def scalars(folder):
+    """{tag: [steps]} in all event files of a run as TensorBoard shows it, later events than a
+    restart's step dropped there; and the steps of the pictures."""
+    found, shown = {}, []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:  # length, its checksum, the event, its checksum
+            (length,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            if event.HasField("session_log"):
+                found = {tag: [s for s in found[tag] if s < event.step] for tag in found}
+                shown = [step for step in shown if step < event.step]
+            for value in event.summary.value:
+                if value.HasField("image"):
+                    shown.append(event.step)
+                else:
+                    found.setdefault(value.tag, []).append(event.step)
+    return found, shown
+
+
+class FakeWandb(types.ModuleType):
+    """Takes a run's rows as the service does: a step once, in order."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.started, self.rows, self.exits = [], {}, []
+
+    def init(self, **options):
+        self.started.append(options)
+        return types.SimpleNamespace(
+            step=max(self.rows, default=-1) + 1,
+            log=lambda row, step: self.rows.setdefault(step, {}).update(row),
+            finish=lambda exit_code: self.exits.append(exit_code),
+        )
+
+    def Image(self, image):
+        return image.shape
+
+
+def test_every_line_has_all_figures(run):
+    folder = run()
+    lines = read_lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    for line in lines:
+        terms = [line[f"loss_{name}"] for name in TERMS]
+        assert line["kind"] == "train" and line["loss"] == pytest.approx(sum(terms) / 3, rel=1e-5)
+        shares = [line[f"share_{name}"] for name in TERMS]
+        assert sum(shares) == pytest.approx(1)
+        assert shares[0] == pytest.approx(terms[0] / sum(terms))
+        assert line["grad_norm_encoder"] > 0 and line["grad_norm_decoder"] > 0
+        # Means over the same steps: each norm is no greater than the whole's, nor is it far below.
+        assert max(line["grad_norm_encoder"], line["grad_norm_decoder"]) <= line["grad_norm"]
+        assert line["skipped"] == line["skipped_in_row"] == 0 and 0 <= line["tokens_kept"] <= 1
+        assert line["images_per_s"] > 0 and 0 <= line["data_wait"] <= 1
+        flops = watch.step_flops(config_of())
+        assert line["mfu"] == pytest.approx(flops * line["images_per_s"] / 5 / 1e12)
+    config = config_of()
+    rates = [
+        recipe_update.schedule(config.optimizer.decoder_lr, config)(step) for step in (1, 3, 5)
+    ]
+    assert [line["lr_decoder"] for line in lines] == pytest.approx([float(r) for r in rates])
+    assert lines[0]["lr_encoder"] < lines[0]["lr_decoder"]
+    assert not (folder / "pictures").exists() and not (folder / "tensorboard").exists()
+
+
+def test_a_line_holds_the_means_of_its_steps(run):
+    each = read_lines(run("--config.log_every=1", name="each") / "metrics.jsonl")
+    pairs = read_lines(run(name="pairs") / "metrics.jsonl")
+    for name in ("loss", "loss_features", "grad_norm", "tokens_kept"):
+        means = [(a[name] + b[name]) / 2 for a, b in zip(each[::2], each[1::2], strict=True)]
+        assert [line[name] for line in pairs] == pytest.approx(means, rel=1e-5)
+    assert "images_per_s" not in each[0] and each[1]["images_per_s"] > 0
+
+
+def test_pictures_and_boards_do_not_change_what_is_learned(run, trainer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb())
+    seen = run(
+        "--config.picture_every=2", "--config.tensorboard=True", "--config.wandb=p", name="seen"
+    )
+    unseen = run(name="unseen")
+    for one, other in zip(restored(trainer, seen), restored(trainer, unseen), strict=True):
+        np.testing.assert_array_equal(one, other)
+    lines = [without_times(read_lines(f / "metrics.jsonl")) for f in (seen, unseen)]
+    assert lines[0] == lines[1]
+
+
+def test_every_n_steps_there_is_a_picture(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", wandb := FakeWandb())
+    options = ("--config.picture_every=3", "--config.tensorboard=True", "--config.wandb=depth")
+    folder = run(*options)
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == ["3.jpg", "6.jpg"]
+    shape = (24 + 3 * 28, 4 * 42, 3)  # three rows of four, and the heads
+    assert cv2.imread(str(folder / "pictures" / "6.jpg")).shape == shape
+    found, shown = scalars(folder)
+    assert shown == [3, 6] and found["train/loss_features"] == [2, 4, 6]
+    assert wandb.rows[6]["picture"] == shape
+    assert wandb.started[0]["project"] == "depth" and wandb.started[0]["resume"] == "allow"
+    again = run(*options, name="again")
+    assert (again / "pictures/6.jpg").read_bytes() == (folder / "pictures/6.jpg").read_bytes()
+
+
+def test_a_resumed_run_tells_every_step_once(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", wandb := FakeWandb())
+    options = ("--config.tensorboard=True", "--config.wandb=depth", "--config.log_every=1")
+    folder = run(*options)
+    before, sent = read_lines(folder / "metrics.jsonl"), json.dumps(wandb.rows)
+    # As if it had been killed after step 6 was told, and before it was saved.
+    (folder / "checkpoints" / "6").rename(folder / "gone")
+    assert run(*options) == folder
+    assert without_times(read_lines(folder / "metrics.jsonl")) == without_times(before)
+    found, _ = scalars(folder)
+    assert found["train/loss"] == [1, 2, 3, 4, 5, 6]
+    assert json.dumps(wandb.rows) == sent and len(wandb.rows) == 6
+    assert len({options["id"] for options in wandb.started}) == 1 and wandb.exits == [0, 0]
+    assert wandb.started[0]["id"] == (folder / "wandb_id").read_text()
+
+
+def test_an_update_that_is_left_out_is_told_and_the_run_goes_on(run, trainer, capsys):
+    folder = run("--config.log_every=1", "--config.picture_every=3", bad=(2,))
+    lines = read_lines(folder / "metrics.jsonl")
+    assert "NaN" not in (folder / "metrics.jsonl").read_text()
+    assert lines[2]["loss"] is lines[2]["loss_unlabelled"] is lines[2]["share_features"] is None
+    assert lines[2]["loss_labelled"] > 0
+    assert [line["skipped"] for line in lines] == [0, 0, 1, 1, 1, 1]
+    assert lines[2]["lr_decoder"] == lines[1]["lr_decoder"] < lines[3]["lr_decoder"]
+    assert all(np.isfinite(leaf).all() for leaf in restored(trainer, folder))
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(said) == 1 and "update 3" in said[0] and "loss_unlabelled was not finite" in said[0]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_too_many_left_out_end_the_run_in_every_process(run, monkeypatch, process):
+    monkeypatch.setattr(watch.jax, "process_index", lambda: process)
+    with pytest.raises(DavError, match=r"2 updates .* step 5, .* loss_unlabelled: .*batches\[3\]"):
+        run(bad=(3, 4, 5), name="bad")
+
+
+def test_only_the_first_process_writes(run, monkeypatch, capsys):
+    monkeypatch.setattr(watch.jax, "process_index", lambda: 1)
+    folder = run("--config.picture_every=2", "--config.tensorboard=True")
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"checkpoints", "config.json", "lock"} and "loss" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "module"), [("tensorboard=True", "tensorboardX"), ("wandb=depth", "wandb")]
+)
+def test_a_board_without_its_extra_is_refused_before_training(run, monkeypatch, option, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"pip install 'dav\[(tensorboard|wandb)\]'"):
+        run(f"--config.{option}")
+
+
+def test_a_service_that_refuses_is_told(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", wandb := FakeWandb())
+    monkeypatch.setattr(wandb, "init", lambda **options: 1 / 0)
+    with pytest.raises(DavError, match="did not start .division.*WANDB_MODE=offline"):
+        run("--config.wandb=depth")
+
+
+def test_the_picture_shows_what_the_step_saw(trainer, monkeypatch):
+    monkeypatch.setitem(SIZES, "mini", TINY)
+    config, batch = config_of(), Noise()[4]
+    placed = loader.to_device(batch, parallel.batch_sharding(trainer.mesh))
+    state = trainer.init()
+    shown = jax.device_get(pictures.make_look(config, trainer.mesh)(state.params, placed, 4))
+    images, masks = jax.jit(lambda x: strong_view(x, config.seed, 4))(batch["unlabelled"]["image"])
+    assert masks.any() and not masks.all()
+    np.testing.assert_array_equal(shown["mask"], masks)
+    np.testing.assert_allclose(shown["seen"], images, atol=1e-6)
+    own, other = batch["unlabelled"]["disparity"], np.roll(batch["unlabelled"]["disparity"], 1, 0)
+    np.testing.assert_array_equal(shown["target"], np.where(masks, other, own))
+
+
+def test_a_teachers_picture_has_its_target_and_grey_where_there_is_none():
+    ramp = np.tile(np.linspace(0, 1, 42, dtype=np.float32), (1, 28, 1))
+    valid = np.ones(ramp.shape, bool)
+    valid[:, :, 30:] = False
+    image = np.full((*ramp.shape, 3), 7, np.uint8)
+    shown = {"image": image, "seen": image / 255, "mask": ~valid & valid, "valid": valid}
+    picture = pictures.draw(shown | {"target": ramp, "prediction": 5 * ramp + 3}, "labelled")
+    tiles = np.split(picture[24:], 3, axis=1)
+    assert (tiles[0] == 7).all() and (tiles[1][:, 30:] == 90).all()
+    # The same up to scale and shift is the same picture, up to rounding to 256 colours.
+    difference = np.abs(tiles[1][:, :30].astype(int) - tiles[2][:, :30])
+    assert difference.max() <= 12 and np.ptp(tiles[2]) > 100
