@@ -56,8 +56,10 @@ def check(options):
         value = getattr(options, name)
         if value and value not in known:
             raise ConfigError(f"unknown --{name}={value}; known: {', '.join(known)}")
-    if options.max_depth_m < 0 or (options.min_depth_m or 0) < 0:
-        raise ConfigError("--max_depth_m and --min_depth_m must not be negative")
+    if options.max_depth_m < 0:
+        raise ConfigError(f"--max_depth_m={options.max_depth_m:g} must not be negative")
+    if options.min_depth_m is not None and options.min_depth_m <= 0:
+        raise ConfigError(f"--min_depth_m={options.min_depth_m:g} must be above zero")
 
 
 def open_records(root, name, options):

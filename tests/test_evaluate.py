@@ -204,6 +204,7 @@ def test_weights_that_predict_nan_are_named_and_nothing_is_overwritten(run, weig
         (["--crop=middle"], "unknown --crop=middle; known: none"),
         (["--space=log"], "unknown --space=log"),
         (["--max_depth_m=-1"], "max_depth_m"),
+        (["--min_depth_m=0"], "--min_depth_m=0 must be above zero"),
         (["--min_depth_m=20"], "least depth, 20 m, must be below the cap, 10 m"),
         (["--align=none"], "not metres"),
         (["--limit=-3"], "limit"),
