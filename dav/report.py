@@ -1,4 +1,4 @@
-"""The report of a training: one self-contained page about a teacher or a student."""
+"""The report of a training: one self-contained page about a teacher, a student, a fine-tuning."""
 
 import html
 import importlib.resources
@@ -10,7 +10,7 @@ import cv2
 import jax
 import numpy as np
 
-from dav import recipe_data, viz
+from dav import folders, recipe_data, viz
 from dav.errors import DavError
 from dav.evaluation import pictures
 from dav.evaluation_set import is_pairs, number
@@ -18,7 +18,14 @@ from dav.files import read_lines, write_whole
 from dav.step import strong_view
 
 CASES_SHOWN = 24
+COLUMNS = {4: "four", 5: "five", 6: "six"}
 TASKS_SHOWN = 6
+BEFORE = "Before: the weights that training began with."
+PERTURBED = (
+    "Photographs of its first step: jittered in colour, blurred, and with a piece of another one "
+    "cut in. Inside and outside of the cut, each normalised on its own, it had to match what the "
+    "teacher saw in the clean photographs."
+)
 # What of metrics.jsonl is drawn: keys that begin so, and what they are.
 CHARTS = (("loss_", "loss"), ("lr_", "learning rate"), ("grad_norm", "gradient norm"))
 
@@ -33,6 +40,7 @@ def write(config, paths, rows, results):
         subtitle=subtitle(config),
         lead=html.escape(lead(config, rows)),
         protocol=html.escape(protocol(results)),
+        before=BEFORE if any(row["model"] == "before" for row in rows) else "",
         table=table_html(rows),
         charts=charts(config, paths),
         watched=watched(paths),
@@ -40,7 +48,7 @@ def write(config, paths, rows, results):
         error_scale=viz.scale_tag(viz.COLORMAPS["viridis"]),
         most_error=f"{100 * pictures.MAX_ERROR:.0f}",
         gallery=gallery(config, shown),
-        tasks=tasks(config, paths) if config.recipe == "student" else "",
+        tasks=tasks(config, paths) if folders.uses_labels(config) else "",
     )
     folder = paths.workdir / "report"
     folder.mkdir(exist_ok=True)
@@ -59,25 +67,31 @@ def subtitle(config):
 
 
 def lead(config, rows):
-    """The result in a sentence a data set, read off the rows."""
+    """The result in a sentence a data set, read off the rows: against what training began with,
+    where it had weights, else against the ramp."""
     cells = {(row["model"], row["data"]): row for row in rows}
     names = list(dict.fromkeys(row["data"] for row in rows))
     seen = [row["data"] for row in rows if row["trained_on"]][-1:]
     sentences = []
     for name in [*seen, *(n for n in names if not _trained_on(rows, n))]:
         where = "held-out images of the sources it was trained on" if name in seen else name
-        own, ramp = cells[config.recipe, name], cells["ramp", name]
-        if "accuracy" in own:
-            said = f"orders {own['accuracy']:.1%} of pairs rightly, the ramp {ramp['accuracy']:.1%}"
-            sentences.append(f"On {where}, the {config.recipe} {said}.")
-            continue
-        own, ramp = own["abs_rel"], ramp["abs_rel"]
-        side = "below" if own < ramp else "above"
-        sentences.append(
-            f"On {where}, the {config.recipe}'s AbsRel is {own:.3f}: "
-            f"{abs(1 - own / ramp):.0%} {side} the ramp's {ramp:.3f}."
-        )
+        sentences.append(f"On {where}, {_against(config, name, cells)}.")
     return " ".join(sentences)
+
+
+def _against(config, name, cells):
+    own = cells[config.recipe, name]
+    reference = "before" if ("before", name) in cells else "ramp"
+    other = cells[reference, name]
+    if "accuracy" in own:
+        figures = f"orders {own['accuracy']:.1%} of pairs rightly"
+        its = f"{other['accuracy']:.1%}"
+        then = f"before it was {its}" if reference == "before" else f"the ramp {its}"
+        return f"the {config.recipe} {figures}, {then}"
+    own, other = own["abs_rel"], other["abs_rel"]
+    share = f"{abs(1 - own / other):.0%} {'below' if own < other else 'above'}"
+    whose = "that before it," if reference == "before" else "the ramp's"
+    return f"the {config.recipe}'s AbsRel is {own:.3f}: {share} {whose} {other:.3f}"
 
 
 def protocol(results):
@@ -135,7 +149,7 @@ def _cell(model, name, models, cells):
 def charts(config, paths):
     """Curves of the recipe, and of its teacher, from metrics.jsonl."""
     runs = {config.recipe: paths.workdir}
-    if config.recipe == "student":
+    if folders.trains_teacher(config):
         runs = {"teacher": paths.teacher, **runs}
     svgs = []
     for name, folder in runs.items():
@@ -180,9 +194,9 @@ def gallery(config, results):
     cases = in_turns(results)[:CASES_SHOWN]
     if not cases:
         return ""
-    shown = shown_models(cases)
+    shown = shown_models(config, cases)
     heads = column_heads(config, shown)
-    columns = "five" if len(heads) == 5 else "four"
+    columns = COLUMNS[len(heads)]
     cells = [f'<div class="head">{head}</div>' for head in heads]
     for case in cases:
         figures = " · ".join(f"{m} {number('abs_rel', case.figures[m]['abs_rel'])}" for m in shown)
@@ -199,9 +213,10 @@ def in_turns(results):
     return [case for cases in rounds for case in cases if case is not None]
 
 
-def shown_models(cases):
-    """The trained networks, teacher first."""
-    return [model for model in ("teacher", "student") if model in cases[0].figures]
+def shown_models(config, cases):
+    """The networks, the recipe's own last."""
+    others = [model for model in ("before", "teacher") if model != config.recipe]
+    return [model for model in (*others, config.recipe) if model in cases[0].figures]
 
 
 def column_heads(config, models):
@@ -219,7 +234,7 @@ def overview(config, results):
     """A few cases of different sets as one picture, uint8 RGB: the columns of the gallery."""
     groups = [result.samples for result in results if result.samples]
     chosen = [group[i] for group in groups for i in sorted({0, len(group) // 2})]
-    models = shown_models(chosen)
+    models = shown_models(config, chosen)
     width = chosen[0].image.shape[1]
     rows = []
     for case in chosen:
@@ -254,11 +269,9 @@ def tasks(config, paths):
             _outlined(viz.colorize(task, 0, 1), mask),
         )
         cells += [viz.image_tag(picture) for picture in pictures]
+    said = PERTURBED if config.objective.perturb else "The first photographs of its first step."
     return (
-        "<h2>What the student was asked</h2>"
-        '<p class="soft">Photographs of its first step: jittered in colour, blurred, and with a '
-        "piece of another one cut in. Inside and outside of the cut, each normalised on its own, "
-        "it had to match what the teacher saw in the clean photographs.</p>"
+        f'<h2>What the student was asked</h2><p class="soft">{said}</p>'
         f'<div class="wide"><div class="gallery four">{"".join(cells)}</div></div>'
     )
 

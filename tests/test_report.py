@@ -1,5 +1,6 @@
 """The report of a training, from results of sets and what the training left in its folder."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -111,6 +112,34 @@ def test_its_table_and_lead_are_the_rows(paths):
     assert page.count('<td class="best">0.100<small>90.0</small>') == 2
     assert '<td class="best">90.0<small>% of pairs</small>' in page
     assert "a<br>trained on, 3 images" in page and "b<br>never seen, 2 images" in page
+
+
+def test_fine_tuning_is_judged_by_what_it_began_with(paths):
+    own = {"finetune": 0.1, "before": 0.125, "ramp": 0.2}
+    renamed = dict(zip(MODELS, own, strict=True))
+
+    def rename(by_model):
+        return {renamed[model]: value for model, value in by_model.items()}
+
+    def tuned(one, metric):
+        samples = tuple(
+            dataclasses.replace(
+                s, figures=rename(s.figures), aligned=rename(s.aligned), error=rename(s.error)
+            )
+            for s in one.samples
+        )
+        figures = {m: {metric: v, "delta1": 0.9} for m, v in own.items()}
+        return dataclasses.replace(one, figures=figures, samples=samples)
+
+    config = SimpleNamespace(**{**vars(CONFIG), "recipe": "finetune"})
+    results = [tuned(result("a", 2), "abs_rel"), tuned(pair_result(), "accuracy")]
+    page = written(paths, results, config=config)
+    assert "finetune&#x27;s AbsRel is 0.100: 20% below that before it, 0.125." in page
+    assert "the finetune orders 10.0% of pairs rightly, before it was 12.5%." in page
+    assert report.BEFORE in page and page.count("<img ") == 2 * 5
+    assert report.column_heads(config, report.shown_models(config, results[0].samples)) == [
+        *("photograph", "measured", "before", "finetune", "error of the finetune")
+    ]
 
 
 def test_the_protocol_is_what_the_results_say(paths):
