@@ -48,7 +48,7 @@ class Watch:
         self._begin, self._since = time.monotonic(), Interval()
         self._images = sum(config.batch.values())
         self._look = pictures.make_look(config, mesh)
-        self._writes = jax.process_index() == 0
+        self._writes = is_first_process()
         if not self._writes:
             return
         self._rates, self._weights = learning_rates(config), loss_weights(config)
@@ -153,6 +153,11 @@ class Watch:
             figures["mfu"] = self._flops / step_s / self._peak
         for log in (self._log, *self._boards):
             log.write(done, "train", **figures)
+
+
+def is_first_process():
+    """Whether this is the one of a run's processes that writes."""
+    return jax.process_index() == 0
 
 
 def open_boards(config, workdir, start):

@@ -1,5 +1,7 @@
-"""What a run tells: a tiny student on noise, through the training job itself."""
+"""What a run tells, through the training job itself: mostly of a student's step that does no more
+than return figures, on batches of noise; where parameters matter, of a tiny teacher's real one."""
 
+import dataclasses
 import json
 import struct
 import sys
@@ -7,9 +9,9 @@ import types
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_weights import TINY
 from tensorboardX.proto.event_pb2 import Event
 
 from dav import folders, pictures, recipe, recipe_data, recipe_update, train, watch
@@ -17,32 +19,35 @@ from dav.data import loader
 from dav.errors import ConfigError, DavError
 from dav.files import read_lines
 from dav.main import parse
-from dav.models.depth_anything import SIZES
+from dav.models.depth_anything import SIZES, Architecture
 from dav.runtime import parallel
 from dav.runtime.checkpoint import Checkpoints
-from dav.step import strong_view
+from dav.step import TrainState, strong_view
 
 OPTIONS = (
     "--config.steps=6",
     "--config.batch.labelled=2",
-    "--config.batch.unlabelled=3",
     "--config.crop_px=(28, 42)",
     "--config.checkpoint_every=2",
     "--config.log_every=2",
     "--config.stop_after_skipped=2",
 )
+TINY = Architecture(16, 4, 1, (0, 1, 2, 3), 8, (4, 8, 12, 16), position_grid=3)
+FIELDS = [field.name for field in dataclasses.fields(TrainState)]
 TERMS = ("labelled", "unlabelled", "features")
 
 
 def config_of(*options, recipe="student"):
+    if recipe == "student":
+        options = ("--config.batch.unlabelled=3", *options)
     return parse(["dav", f"--config=configs/{recipe}.py", *OPTIONS, *options])[0]
 
 
 class Noise:
-    """batches[step] of a student: noise, and NaN in the pseudo-labels of `bad` steps."""
+    """batches[step] of noise, of so many images by kind."""
 
-    def __init__(self, bad=()):
-        self.bad = bad
+    def __init__(self, **images):
+        self.images = images
 
     def __len__(self):
         return sys.maxsize
@@ -50,43 +55,69 @@ class Noise:
     def __getitem__(self, step):
         rng = np.random.default_rng(step)
         batch = {}
-        for kind, images in (("labelled", 2), ("unlabelled", 3)):
+        for kind, images in self.images.items():
             disparity = rng.random((images, 28, 42), dtype=np.float32)
             valid = rng.random(disparity.shape) < 0.9
             image = rng.integers(0, 256, (*disparity.shape, 3), dtype=np.uint8)
             batch[kind] = {"image": image, "disparity": disparity, "valid": valid}
-        if step in self.bad:
-            batch["unlabelled"]["disparity"][:] = np.nan
         return batch
 
 
-@pytest.fixture(scope="module")
-def trainer():
-    """The one compiled step of all these runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "mini", TINY)
-        yield recipe.make_trainer(config_of())
+def figures_of(step, bad):
+    """A student's metrics at a step (from 1); those of `bad` steps as of an update left out."""
+    rng = np.random.default_rng(step)
+    terms = {f"loss_{name}": rng.random() for name in TERMS}
+    norms = {f"grad_norm_{group}": rng.random() for group in ("encoder", "decoder")}
+    figures = {"loss": sum(terms.values()) / 3, **terms, **norms, "tokens_kept": rng.random()}
+    figures["grad_norm"] = float(np.hypot(*norms.values()))
+    if step in bad:
+        figures |= {"loss": np.nan, "loss_unlabelled": np.nan, "grad_norm": np.inf}
+    left_out = [one for one in bad if one <= step]
+    return figures | {"skipped": len(left_out), "skipped_in_row": len(left_out) * (step in bad)}
+
+
+def make_figures_only(bad):
+    """A Trainer whose step only counts and returns figures."""
+    mesh = parallel.make_mesh()
+    whole = parallel.replicated(mesh)
+    shape = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+
+    def step(state, frozen, batch):
+        done = int(state.step) + 1
+        figures = {name: jnp.float32(value) for name, value in figures_of(done, bad).items()}
+        return dataclasses.replace(state, step=jax.device_put(np.int32(done), whole)), figures
+
+    def init():
+        return TrainState(*(jax.device_put(np.zeros((), np.int32), whole) for _ in FIELDS))
+
+    return recipe.Trainer(mesh, TrainState(*[shape] * len(FIELDS)), init, tuple, step)
+
+
+def look_at_nothing(params, batch, step):
+    """What `pictures.make_look` makes, without a network."""
+    part = {name: values[:4] for name, values in batch["unlabelled"].items()}
+    maps = {"target": part["disparity"], "prediction": part["disparity"] + step}
+    more = {"seen": part["image"] / 255, "valid": part["valid"], "mask": part["valid"] & False}
+    return {"image": part["image"]} | maps | more
 
 
 @pytest.fixture
-def run(trainer, tmp_path, monkeypatch):
-    """run(*options, name=…, bad=…) trains in tmp_path/name and returns that folder."""
-    monkeypatch.setitem(SIZES, "mini", TINY)
-    monkeypatch.setattr(recipe, "make_trainer", lambda config: trainer)
+def run(tmp_path, monkeypatch):
+    """run(*options, name=…, bad=…) trains in tmp_path/name and returns that folder; the updates of
+    `bad` steps are left out, for a loss that is not finite."""
+    monkeypatch.setattr(pictures, "make_look", lambda config, mesh: look_at_nothing)
+    monkeypatch.setattr(
+        recipe_data, "make_batches", lambda config, paths: Noise(labelled=2, unlabelled=3)
+    )
     monkeypatch.setattr(watch.perf, "peak_flops_per_s", lambda: 1e12)
 
     def start(*options, name="run", bad=()):
-        monkeypatch.setattr(recipe_data, "make_batches", lambda config, paths: Noise(bad))
+        monkeypatch.setattr(recipe, "make_trainer", lambda config: make_figures_only(bad))
         config = config_of(*options)
         train.train(config, folders.make_paths(config, tmp_path / name))
         return tmp_path / name
 
     return start
-
-
-def restored(trainer, folder, step=6):
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        return jax.tree.leaves(checkpoints.restore(step, trainer.shapes))
 
 
 def without_times(lines):
@@ -169,16 +200,22 @@ def test_a_line_holds_the_means_of_its_steps(run):
     assert "images_per_s" not in each[0] and each[1]["images_per_s"] > 0
 
 
-def test_pictures_and_boards_do_not_change_what_is_learned(run, trainer, monkeypatch):
+def test_pictures_and_boards_do_not_change_what_is_learned(quickly, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb())
-    seen = run(
-        "--config.picture_every=2", "--config.tensorboard=True", "--config.wandb=p", name="seen"
-    )
-    unseen = run(name="unseen")
-    for one, other in zip(restored(trainer, seen), restored(trainer, unseen), strict=True):
+    monkeypatch.setattr(recipe_data, "make_batches", lambda config, paths: Noise(labelled=2))
+    trainer, learned, told = quickly, [], []
+    monkeypatch.setattr(recipe, "make_trainer", lambda config: trainer)
+    watched = ("--config.picture_every=1", "--config.tensorboard=True", "--config.wandb=p")
+    for name, options in {"seen": watched, "unseen": ()}.items():
+        config = config_of("--config.steps=3", *options, recipe="teacher")
+        train.train(config, folders.make_paths(config, tmp_path / name))
+        told.append(without_times(read_lines(tmp_path / name / "metrics.jsonl")))
+        with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+            learned.append(jax.tree.leaves(checkpoints.restore(3, trainer.shapes)))
+    assert len(list((tmp_path / "seen" / "pictures").iterdir())) == 3
+    for one, other in zip(*learned, strict=True):
         np.testing.assert_array_equal(one, other)
-    lines = [without_times(read_lines(f / "metrics.jsonl")) for f in (seen, unseen)]
-    assert lines[0] == lines[1]
+    assert told[0] == told[1] and len(told[0]) == 2
 
 
 def test_every_n_steps_there_is_a_picture(run, monkeypatch):
@@ -212,28 +249,27 @@ def test_a_resumed_run_tells_every_step_once(run, monkeypatch):
     assert wandb.started[0]["id"] == (folder / "wandb_id").read_text()
 
 
-def test_an_update_that_is_left_out_is_told_and_the_run_goes_on(run, trainer, capsys):
-    folder = run("--config.log_every=1", "--config.picture_every=3", bad=(2,))
+def test_an_update_that_is_left_out_is_told_and_the_run_goes_on(run, capsys):
+    folder = run("--config.log_every=1", bad=(3,))
     lines = read_lines(folder / "metrics.jsonl")
     assert "NaN" not in (folder / "metrics.jsonl").read_text()
     assert lines[2]["loss"] is lines[2]["loss_unlabelled"] is lines[2]["share_features"] is None
     assert lines[2]["loss_labelled"] > 0
     assert [line["skipped"] for line in lines] == [0, 0, 1, 1, 1, 1]
     assert lines[2]["lr_decoder"] == lines[1]["lr_decoder"] < lines[3]["lr_decoder"]
-    assert all(np.isfinite(leaf).all() for leaf in restored(trainer, folder))
     said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
     assert len(said) == 1 and "update 3" in said[0] and "loss_unlabelled was not finite" in said[0]
 
 
-@pytest.mark.parametrize("process", [0, 1])
-def test_too_many_left_out_end_the_run_in_every_process(run, monkeypatch, process):
-    monkeypatch.setattr(watch.jax, "process_index", lambda: process)
+@pytest.mark.parametrize("first", [True, False])
+def test_too_many_left_out_end_the_run_in_every_process(run, monkeypatch, first):
+    monkeypatch.setattr(watch, "is_first_process", lambda: first)
     with pytest.raises(DavError, match=r"2 updates .* step 5, .* loss_unlabelled: .*batches\[3\]"):
-        run(bad=(3, 4, 5), name="bad")
+        run(bad=(4, 5, 6))
 
 
 def test_only_the_first_process_writes(run, monkeypatch, capsys):
-    monkeypatch.setattr(watch.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(watch, "is_first_process", lambda: False)
     folder = run("--config.picture_every=2", "--config.tensorboard=True")
     files = {path.name for path in folder.iterdir()}
     assert files == {"checkpoints", "config.json", "lock"} and "loss" not in capsys.readouterr().out
@@ -255,18 +291,40 @@ def test_a_service_that_refuses_is_told(run, monkeypatch):
         run("--config.wandb=depth")
 
 
-def test_the_picture_shows_what_the_step_saw(trainer, monkeypatch):
-    monkeypatch.setitem(SIZES, "mini", TINY)
-    config, batch = config_of(), Noise()[4]
-    placed = loader.to_device(batch, parallel.batch_sharding(trainer.mesh))
-    state = trainer.init()
-    shown = jax.device_get(pictures.make_look(config, trainer.mesh)(state.params, placed, 4))
+def random_state(shapes):
+    """A TrainState of those shapes, without compiling how a network begins."""
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype)), shapes)
+    params = jax.tree.map(
+        lambda leaf: jax.device_put(0.1 * rng.standard_normal(leaf.shape, np.float32)),
+        shapes.params,
+    )
+    return dataclasses.replace(state, params=params)
+
+
+@pytest.fixture(scope="module")
+def quickly():
+    """The trainer of a tiny teacher; programs are compiled quickly, not well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "mini", TINY)
+        jax.config.update("jax_disable_most_optimizations", True)
+        trainer = recipe.make_trainer(config_of(recipe="teacher"))
+        yield dataclasses.replace(trainer, init=lambda: random_state(trainer.shapes))
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_the_picture_shows_what_the_step_saw(quickly):
+    config, batch = config_of(), Noise(unlabelled=3)[4]
+    placed = loader.to_device(batch, parallel.batch_sharding(quickly.mesh))
+    look = pictures.make_look(config, quickly.mesh)
+    shown = jax.device_get(look(quickly.init().params, placed, np.int32(4)))
     images, masks = jax.jit(lambda x: strong_view(x, config.seed, 4))(batch["unlabelled"]["image"])
     assert masks.any() and not masks.all()
     np.testing.assert_array_equal(shown["mask"], masks)
     np.testing.assert_allclose(shown["seen"], images, atol=1e-6)
-    own, other = batch["unlabelled"]["disparity"], np.roll(batch["unlabelled"]["disparity"], 1, 0)
-    np.testing.assert_array_equal(shown["target"], np.where(masks, other, own))
+    for name, told in {"disparity": "target", "valid": "valid"}.items():
+        own, other = batch["unlabelled"][name], np.roll(batch["unlabelled"][name], 1, 0)
+        np.testing.assert_array_equal(shown[told], np.where(masks, other, own))
 
 
 def test_a_teachers_picture_has_its_target_and_grey_where_there_is_none():

@@ -1,8 +1,12 @@
 import io
 import json
+import math
+
+import pytest
 
 from dav.files import read_lines
-from dav.runtime.telemetry import MetricsLog, Progress, format_duration
+from dav.runtime import telemetry
+from dav.runtime.telemetry import Interval, MetricsLog, Progress, format_duration
 
 
 def test_a_resumed_log_drops_what_will_be_done_again(tmp_path):
@@ -19,6 +23,60 @@ def test_a_resumed_log_drops_what_will_be_done_again(tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 30] and lines[2]["loss"] == 5.0
     assert read_lines(path) == lines
+
+
+def test_a_log_has_null_and_never_nan(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write(1, "train", loss=None)
+    with pytest.raises(ValueError):
+        log.write(2, "train", loss=float("nan"))
+    log.close()
+    assert read_lines(tmp_path / "metrics.jsonl") == [{"step": 1, "kind": "train", "loss": None}]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Sets the time that intervals see."""
+    now = [100.0]
+    monkeypatch.setattr(telemetry.time, "monotonic", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, 100.0 + seconds)
+
+
+def test_rates_leave_out_the_first_step_and_what_was_no_training(clock):
+    interval = Interval()
+    interval.wait(5.0)  # for the first batch
+    clock(20)
+    interval.add({"loss": 3.0})
+    assert interval.step_seconds() is None and interval.data_wait() is None
+    for at in (22, 24):
+        clock(at)
+        interval.wait(0.25)
+        interval.add({"loss": 1.0})
+    interval.leave_out(2.0)
+    assert interval.step_seconds() == pytest.approx(1.0)
+    assert interval.data_wait() == pytest.approx(0.25)
+    assert interval.means() == {"loss": pytest.approx(5 / 3)}
+    after = interval.following()
+    clock(27)
+    after.add({"loss": 7.0})
+    assert after.step_seconds() == pytest.approx(3.0) and after.data_wait() == 0
+    assert after.means() == {"loss": 7.0}
+
+
+def test_a_figure_counts_where_it_is_finite(clock):
+    interval = Interval()
+    for loss, norm in ((2.0, math.nan), (math.inf, math.nan), (4.0, math.nan)):
+        interval.add({"loss": loss, "grad_norm": norm})
+    assert interval.means() == {"loss": 3.0, "grad_norm": None}
+
+
+def test_plain_lines_of_a_resumed_job_keep_their_places():
+    stream = io.StringIO()
+    progress = Progress("student", 40, done=15, plain_every=10, stream=stream)
+    for done in range(16, 41):
+        progress.update(done)
+    lines = stream.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["20/40", "30/40", "40/40"]
 
 
 def test_plain_lines_come_now_and_then_and_at_the_end():
