@@ -95,8 +95,9 @@ def train_step(state, frozen, batch, *, model, encoder, update, seed, objective)
     terms = functools.partial(measure_terms, model=model, objective=objective)
     parts = split(ask(batch, seed, state.step, objective), update.accumulate)
     if "unlabelled" in batch and objective.align_features:
-        parts["unlabelled"]["frozen"] = jax.lax.map(
-            lambda image: encoder.apply({"params": frozen}, image)[-1], parts["unlabelled"]["image"]
+        look = functools.partial(encoder.apply, {"params": frozen})
+        parts["unlabelled"]["frozen"] = one_by_one(
+            lambda image: look(image)[-1], parts["unlabelled"]["image"]
         )
     sums, counts, grads = differentiate(terms, state.params, parts, objective)
     metrics = summarise(sums, counts, batch, grads, objective)
@@ -130,6 +131,13 @@ def split(tree, parts):
         return jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
 
     return jax.tree.map(cut, tree)
+
+
+def one_by_one(function, parts):
+    """function(part) of every part, stacked; a single part needs no loop."""
+    if parts.shape[0] == 1:
+        return function(parts[0])[None]
+    return jax.lax.map(function, parts)
 
 
 def measure_terms(params, part, *, model, objective):
