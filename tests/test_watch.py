@@ -327,6 +327,13 @@ def test_the_picture_shows_what_the_step_saw(quickly):
         np.testing.assert_array_equal(shown[told], np.where(masks, other, own))
 
 
+def test_how_a_run_is_watched_is_no_part_of_whose_its_folder_is():
+    watched = ("picture_every=7", "tensorboard=True", "wandb=depth", "stop_after_skipped=3")
+    config = config_of(*(f"--config.{option}" for option in watched))
+    assert folders.identity(config) == folders.identity(config_of())
+    assert config.teacher.tensorboard and config.teacher.picture_every == 7
+
+
 def test_a_teachers_picture_has_its_target_and_grey_where_there_is_none():
     ramp = np.tile(np.linspace(0, 1, 42, dtype=np.float32), (1, 28, 1))
     valid = np.ones(ramp.shape, bool)
