@@ -110,11 +110,12 @@ def evaluate_weights(specs, data, out, options):
         if jax.process_index() != 0:
             return
         spec_of = {one.model.name: spec for one, spec in zip(loaded, specs, strict=True)}
-        content = {"weights": spec_of, "rows": make_rows(results), "sets": make_sets(results)}
+        rows = make_rows(results)
+        content = {"weights": spec_of, "rows": rows, "sets": make_sets(results)}
         title = "Depth on prepared data sets"
         evaluation_page.write_page(out / "index.html", title, results)
         write_json(out / "eval.json", content)
-    print(table_text(results))
+    print(table_text(rows, results))
     print(f"figures: {out / 'eval.json'}, page: {out / 'index.html'}")
 
 
@@ -187,7 +188,7 @@ def evaluate(config, paths):
         report.write(config, paths, rows, results)
         content = {"steps": config.steps, "protocol": protocol(config), "rows": rows}
         write_json(paths.workdir / "eval.json", content | {"sets": make_sets(results)})
-    print(table_text(results))
+    print(table_text(rows, results))
     print(f"report: {paths.workdir / 'report' / 'index.html'}")
 
 

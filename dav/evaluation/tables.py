@@ -65,9 +65,8 @@ def make_sets(results):
     ]
 
 
-def table_text(results):
-    """A line for every set and model; below, what to know about a set."""
-    rows = make_rows(results)
+def table_text(rows, results):
+    """A line for every row; below, what to know about a set."""
     shown = [key for key in COLUMNS if any(key in row for row in rows)]
     head = ["data", "images", "model", *(COLUMNS[key] for key in shown)]
     lines, before = [head], None

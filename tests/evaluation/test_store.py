@@ -65,7 +65,8 @@ def test_rows_and_groups(result):
 
 
 def test_the_table_tells_figures_and_what_was_left_out(result):
-    text = table_text([dataclasses.replace(result, protocol={"warning": "11 of 654 images"})])
+    results = [dataclasses.replace(result, protocol={"warning": "11 of 654 images"})]
+    text = table_text(make_rows(results), results)
     assert "0.1000" in text and "0.3333" in text
     assert notes([result]) == ["rooms: left out, no valid pixel: room/003"]
     assert "rooms: 11 of 654 images" in text
