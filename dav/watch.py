@@ -87,7 +87,8 @@ class Watch:
     def follow(self, done, metrics):
         """Takes the metrics of the step just started, the `done`-th, and tells of the one before.
 
-        Raises DavError when config.stop_after_skipped updates in a row were left out.
+        Raises DavError when config.stop_after_skipped updates in a row were left out, or when no
+        image since the last line had a target.
         """
         for value in metrics.values():
             value.copy_to_host_async()
@@ -104,16 +105,12 @@ class Watch:
         self._told = done
         if figures["skipped_in_row"] >= max(self._config.stop_after_skipped, 1):
             raise DavError(too_many_skipped(done, figures))
-        if not self._writes:
-            return
-        if figures["skipped_in_row"]:
-            self._progress.note(
-                f"{self._config.recipe}: update {done} was left out, since {not_finite(figures)} "
-                f"was not finite; {figures['skipped']:.0f} so far"
-            )
-        self._show(done)
+        if self._writes:
+            self._show(done, figures)
         if done % self._config.log_every == 0 or done == self._config.steps:
-            self._write(done, figures)
+            if self._writes:
+                self._write(done, figures)
+            check_targets(done, self._since.means(), self._config)
             self._since = self._since.following()
 
     def picture(self, done, params, batch):
@@ -133,7 +130,12 @@ class Watch:
             self._progress.leave_out(time.monotonic() - begin)
         self._since.leave_out(time.monotonic() - begin)
 
-    def _show(self, done):
+    def _show(self, done, figures):
+        if figures["skipped_in_row"]:
+            self._progress.note(
+                f"{self._config.recipe}: update {done} was left out, since {not_finite(figures)} "
+                f"was not finite; {figures['skipped']:.0f} so far"
+            )
         loss, wait = self._since.means()["loss"], self._since.data_wait() or 0.0
         parts = ["loss not finite" if loss is None else f"loss {loss:.4f}"]
         if wait > WAIT_SHOWN:
@@ -210,6 +212,18 @@ def step_flops(config):
     frozen = config.batch.unlabelled if folders.aligns_features(config) else 0
     size, images = SIZES[config.model.size], sum(config.batch.values())
     return perf.training_flops(size, recipe_network.crop_grid(config), images, frozen_images=frozen)
+
+
+def check_targets(done, means, config):
+    """Raises DavError for images that teach nothing: all of a kind without a target."""
+    for kind in config.batch:
+        if means.get(f"usable_{kind}") == 0:
+            names = ", ".join(config.data[kind])
+            raise DavError(
+                f"no {kind} image of the steps up to {done} has a target: their maps are constant "
+                f"or without valid pixels. Look at {names} with python -m dav.data.inspect"
+                + (", and at the teacher" if kind == "unlabelled" else "")
+            )
 
 
 def not_finite(figures):

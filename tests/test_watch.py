@@ -346,3 +346,22 @@ def test_a_teachers_picture_has_its_target_and_grey_where_there_is_none():
     # The same up to scale and shift is the same picture, up to rounding to 256 colours.
     difference = np.abs(tiles[1][:, :30].astype(int) - tiles[2][:, :30])
     assert difference.max() <= 12 and np.ptp(tiles[2]) > 100
+
+
+@pytest.mark.parametrize("kind", ["labelled", "unlabelled"])
+def test_images_without_any_target_end_the_run(kind):
+    config = config_of()
+    means = {"usable_labelled": 0.5, "usable_unlabelled": 0.1}
+    watch.check_targets(4, means, config)
+    with pytest.raises(
+        DavError, match=f"no {kind} image of the steps up to 4 has a target.*sample/"
+    ):
+        watch.check_targets(4, means | {f"usable_{kind}": 0.0}, config)
+
+
+def test_data_without_valid_pixels_ends_the_run(run, tmp_path, monkeypatch):
+    whole = figures_of
+    monkeypatch.setitem(globals(), "figures_of", lambda *a: whole(*a) | {"usable_labelled": 0.0})
+    with pytest.raises(DavError, match="no labelled image of the steps up to 2"):
+        run()
+    assert len(read_lines(tmp_path / "run" / "metrics.jsonl")) == 1
