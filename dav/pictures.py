@@ -63,22 +63,23 @@ def draw(shown, kind):
         tiles = [one["image"]]
         if kind == "unlabelled":
             tiles.append(np.rint(one["seen"] * 255).astype(np.uint8))
-        tiles += [
-            draw_map(one["target"], one["valid"], one["mask"], grey=~one["valid"]),
-            draw_map(one["prediction"], one["valid"], one["mask"]),
-        ]
+        target = draw_map(one["target"], one["valid"], one["mask"])
+        target[~one["valid"]] = viz.INVALID_RGB
+        tiles += [target, draw_map(one["prediction"], one["valid"], one["mask"])]
         rows.append(np.concatenate([shrink(tile) for tile in tiles], axis=1))
     return np.concatenate([draw_heads(HEADS[kind], rows[0].shape[1]), *rows])
 
 
-def draw_map(disparity, valid, mask, *, grey=None):
-    """Disparity [H, W] in colours. What was cut in from another image is outlined, and has a scale
-    of its own, as the rest has: so does the loss see them. `grey` pixels have no value."""
+def draw_map(disparity, valid, mask):
+    """Disparity [H, W] in colours, grey where it is not finite. What was cut in from another image
+    is outlined, and has a scale of its own over valid pixels, as the rest has: so does the loss
+    see them."""
+    known = np.isfinite(disparity)
     scaled = np.zeros(disparity.shape, np.float32)
-    for region in (mask, ~mask):
+    for region in (mask & known, ~mask & known):
         low, high = viz.disparity_range(disparity, region & valid)
         scaled[region] = (disparity[region] - low) / max(high - low, 1e-9)
-    picture = viz.colorize(scaled, 0, 1, valid=None if grey is None else ~grey)
+    picture = viz.colorize(scaled, 0, 1, valid=known)
     edges, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return cv2.drawContours(picture, edges, -1, (255, 255, 255), 1)
 

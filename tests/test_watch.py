@@ -365,3 +365,7 @@ def test_data_without_valid_pixels_ends_the_run(run, tmp_path, monkeypatch):
     with pytest.raises(DavError, match="no labelled image of the steps up to 2"):
         run()
     assert len(read_lines(tmp_path / "run" / "metrics.jsonl")) == 1
+
+    ramp[:, 5] = np.nan
+    nowhere = pictures.draw(shown | {"target": ramp, "prediction": ramp * np.nan}, "labelled")
+    assert (np.split(nowhere[24:], 3, axis=1)[2] == 90).all()
