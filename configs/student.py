@@ -2,10 +2,20 @@
 
     python -m dav.main --config=configs/student.py:PRESET --workdir=DIR
 
-Runs whatever is missing, in order: data, teacher, pseudo-labels, student, evaluation. `mini` (the
-default) needs nothing but the sample that comes with dav. `vits`, `vitb` and `vitl` state the
-paper's scale (arXiv 2401.10891): one pass over 62 M unlabelled images of eight sets, with a vitl
-teacher; `--config.data.root` must hold the sets.
+Runs whatever is missing, in order: data, teacher, pseudo-labels, student, evaluation. PRESET is
+SIZE or SIZE-ARM.
+
+SIZE `mini` (the default) needs nothing but the sample that comes with dav. `vits`, `vitb` and
+`vitl` state the paper's scale (arXiv 2401.10891): one pass over 62 M unlabelled images of eight
+sets, with a vitl teacher. `v2-vits`, `v2-vitb` and `v2-vitl` are the students of Depth Anything V2
+(arXiv 2406.09414): pseudo-labelled images alone, of a vitg teacher. `--config.data.root` must hold
+the sets.
+
+ARM takes ingredients away, for the paper's ablation (its table 9), with equal steps and images:
+`labelled` images alone; `pseudo`-labelled ones too; `strong` perturbations too; without ARM,
+feature alignment too.
+
+--config.teacher_weights=SPEC labels with given weights instead of a teacher of one's own.
 """
 
 import runpy
@@ -14,6 +24,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 TEACHER = runpy.run_path(str(Path(__file__).with_name("teacher.py")))
+SIZES = ("mini", "vits", "vitb", "vitl", "v2-vits", "v2-vitb", "v2-vitl")
+ARMS = ("labelled", "pseudo", "strong")
 UNLABELLED_SETS = (
     "bdd100k",
     "google_landmarks",
@@ -29,18 +41,79 @@ UNLABELLED_IMAGES = 62_300_000  # the sum of the paper's table 1
 
 def get_config(preset="mini"):
     """The recipe of one preset; config.teacher is the teacher's own recipe."""
-    config = TEACHER["get_config"](preset)
+    size, arm = next(
+        ((preset.removesuffix(f"-{a}"), a) for a in ARMS if preset.endswith(f"-{a}")), (preset, "")
+    )
+    if size not in SIZES:
+        raise ValueError(
+            f"unknown preset {preset!r}; SIZE: {', '.join(SIZES)}; -{', -'.join(ARMS)}"
+        )
+    config = TEACHER["get_config"](size.removeprefix("v2-"))
     config.recipe = "student"
-    mini = preset == "mini"
-    config.teacher = TEACHER["get_config"]("mini" if mini else "vitl")
+    config.preset = preset
+    config.teacher = TEACHER["get_config"](teacher_of(size))
     config.teacher.seed = config.get_ref("seed")
     config.teacher_workdir = ""  # WORKDIR/teacher
+    config.teacher_weights = ""  # a network to label with, in place of training a teacher
     config.labels_dir = ""  # WORKDIR/labels
-    config.data.unlabelled = ("sample/photos",) if mini else UNLABELLED_SETS
-    config.data.unlabelled_weights = ()  # as labelled_weights
-    labelled, unlabelled = (4, 8) if mini else (64, 128)  # 1 : 2, as the paper
-    config.batch = ConfigDict(dict(labelled=labelled, unlabelled=unlabelled))
-    config.label_batch = 8 if mini else 64
-    config.objective = ConfigDict(dict(margin=0.85, perturb=True, align_features=True))
-    config.steps = 200 if mini else UNLABELLED_IMAGES // unlabelled
+    config.label_short_side_px = config.get_ref("short_side_px")  # at which the teacher looks
+    config.objective = ConfigDict(
+        dict(perturb=True, align_features=True, margin=0.85, gradient_weight=0.0, trim=0.0)
+    )
+    (set_mini if size == "mini" else set_paper_scale)(config)
+    if size.startswith("v2-"):
+        set_v2(config)
+    if arm:
+        take_away(config, arm)
     return config
+
+
+def teacher_of(size):
+    """The teacher's preset."""
+    return "mini" if size == "mini" else "v2" if size.startswith("v2-") else "vitl"
+
+
+def set_mini(config):
+    config.data.unlabelled = ("sample/photos",)
+    config.data.unlabelled_weights = ()  # as labelled_weights
+    config.batch = ConfigDict(dict(labelled=4, unlabelled=8))  # 1 : 2, as the paper
+    config.label_batch = 8
+    config.steps = 200
+
+
+def set_paper_scale(config):
+    config.data.unlabelled = UNLABELLED_SETS
+    config.data.unlabelled_weights = ()
+    config.batch = ConfigDict(dict(labelled=64, unlabelled=128))  # 1 : 2; the paper says no more
+    config.label_batch = 64
+    config.images.unlabelled = UNLABELLED_IMAGES
+    del config.epochs
+    config.passes = 1  # over the unlabelled images
+    whole = config.get_ref("passes") * config.images.get_ref("unlabelled")
+    config.steps = whole // config.batch.get_ref("unlabelled")
+
+
+def set_v2(config):
+    """V2 states: no labelled images, the batch, the steps, and the trimming."""
+    config.model.version = 2
+    config.batch = ConfigDict(dict(unlabelled=192))
+    del config.passes
+    config.steps = 480_000
+    config.data.labelled = ()
+    config.images = ConfigDict(dict(unlabelled=UNLABELLED_IMAGES))
+    config.objective.trim = 0.1
+
+
+def take_away(config, arm):
+    """Leaves the ingredients up to `arm`; every batch has as many images as before."""
+    config.objective.align_features = False
+    if arm != "strong":
+        config.objective.perturb = False
+    if arm == "labelled":
+        steps, images = config.steps, sum(config.batch.values())
+        config.batch = ConfigDict(dict(labelled=images))
+        config.steps = steps
+        del config.data.unlabelled, config.data.unlabelled_weights
+        del config.teacher, config.teacher_weights, config.label_short_side_px
+        if "passes" in config:
+            del config.passes

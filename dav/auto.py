@@ -14,7 +14,7 @@ def auto(config, paths):
         return
     prepare.check_root(config, paths)
     recipe.check_trainable(config)
-    if config.recipe == "student":
+    if folders.trains_teacher(config):
         recipe.check_trainable(folders.teacher_config(config, paths))
     for stage in stages:
         if stage.done:

@@ -10,7 +10,7 @@ import cv2
 import jax
 import numpy as np
 
-from dav import folders, recipe, report
+from dav import folders, recipe_network, report
 from dav.data import sources
 from dav.data.examples import decode_metric_example
 from dav.errors import DavError
@@ -94,12 +94,14 @@ def protocol(config):
 def make_predictors(config, paths):
     """Model name → (images uint8 [B, H, W, 3] → disparity [B, H, W])."""
     trained = {config.recipe: (config, paths)}
-    if config.recipe == "student":
+    if folders.trains_teacher(config):
         teacher = folders.teacher_config(config, paths)
         trained["teacher"] = (teacher, folders.make_paths(teacher, paths.teacher))
     for its_config, its_paths in trained.values():
         folders.check_trained(its_config, its_paths)
-    predictors = {n: recipe.make_predictor(c, p.checkpoints) for n, (c, p) in trained.items()}
+    predictors = {
+        n: recipe_network.make_predictor(c, p.checkpoints) for n, (c, p) in trained.items()
+    }
     return predictors | {"ramp": vertical_ramp, "constant": constant_map}
 
 
@@ -132,7 +134,7 @@ def score_set(config, paths, name, predictors):
                 predict,
                 images,
                 short_side_px=config.short_side_px,
-                batch_size=recipe.whole_batch(BATCH),
+                batch_size=recipe_network.whole_batch(BATCH),
             ):
                 scored[index][model] = score(
                     disparity, examples[index], config.evaluation.max_depth_m

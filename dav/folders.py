@@ -8,16 +8,24 @@ from pathlib import Path
 from dav.data import labels, sources
 from dav.errors import DavError
 from dav.runtime import checkpoint, workdir
+from dav.weights import load
 
 CIRCUMSTANCES = {
+    "accumulate",
     "checkpoint_every",
     "evaluation",
     "label_batch",
     "labels_dir",
     "log_every",
     "mesh",
+    "picture_every",
+    "stop_after_skipped",
     "teacher_workdir",
+    "tensorboard",
+    "wandb",
 }
+# Of these a student's teacher has the student's own.
+SHARED_WITH_TEACHER = ("mesh", "picture_every", "stop_after_skipped", "tensorboard", "wandb")
 DATA_CIRCUMSTANCES = {"root", "raw", "workers"}
 
 
@@ -52,12 +60,24 @@ def _path(path):
     return Path(path).expanduser().absolute()
 
 
+def uses_labels(config):
+    """Whether the recipe learns from unlabelled images, by a teacher's labels."""
+    return "unlabelled" in config.batch
+
+
+def trains_teacher(config):
+    """Whether the recipe has a teacher of its own to train."""
+    return uses_labels(config) and not config.teacher_weights
+
+
 def teacher_config(config, paths):
     """The recipe of a student's teacher, reading the same data."""
-    teacher = config.teacher.copy_and_resolve_references()
+    own = config.copy_and_resolve_references()
+    teacher = own.teacher
     teacher.data.root = str(paths.data)
     teacher.data.workers = config.data.get("workers", 0)
-    teacher.mesh = config.mesh.copy_and_resolve_references()
+    for name in SHARED_WITH_TEACHER:
+        teacher[name] = own[name]
     return teacher
 
 
@@ -101,10 +121,14 @@ def label_folder(paths, name):
 
 
 def label_origin(config, paths):
-    """What a label depends on: the teacher's recipe and the size at which it looks."""
+    """What a label depends on: the teacher, its recipe or its weights, and the size at which it
+    looks."""
+    if not trains_teacher(config):
+        weights = load.digest(config.teacher_weights)
+        return f"weights {weights[:16]} at {config.label_short_side_px} px"
     recipe = identity(teacher_config(config, paths))
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    return f"teacher {digest} at {config.short_side_px} px"
+    return f"teacher {digest} at {config.label_short_side_px} px"
 
 
 def missing_label_shards(config, paths, name):

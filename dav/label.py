@@ -4,7 +4,7 @@ Label shards stand one for one with image shards. A shard is written whole or no
 job can be stopped anywhere and continues with the shards that are missing.
 """
 
-from dav import folders, recipe
+from dav import folders, recipe_network
 from dav.data import labels
 from dav.data.examples import decode_example
 from dav.data.sources import Decoded, Subset, open_split, record_count, split_shards
@@ -17,16 +17,27 @@ from dav.runtime.telemetry import Progress
 def label(config, paths):
     """Writes the missing label shards of every unlabelled set of the recipe."""
     workdir.check_config(paths.workdir, folders.identity(config))
+    if not folders.uses_labels(config):
+        print(f"labels: the {config.recipe} uses no unlabelled images, nothing to do")
+        return
     missing = missing_shards(config, paths)
     if not any(missing.values()):
         print("labels: every shard is labelled, nothing left to do")
         return
-    teacher = folders.teacher_config(config, paths)
-    folders.check_trained(teacher, folders.make_paths(teacher, paths.teacher))
-    predict = recipe.make_predictor(teacher, paths.teacher / "checkpoints")
+    predict = make_teacher(config, paths)
     with workdir.claim(paths.workdir, folders.identity(config)):
         for name, shards in missing.items():
             label_set(config, paths, predict, name, shards)
+
+
+def make_teacher(config, paths):
+    """(images uint8 [B, H, W, 3]) → disparity, by the teacher. Raises DavError if it is not
+    trained."""
+    if not folders.trains_teacher(config):
+        return recipe_network.make_foreign_predictor(config, config.teacher_weights)
+    teacher = folders.teacher_config(config, paths)
+    folders.check_trained(teacher, folders.make_paths(teacher, paths.teacher))
+    return recipe_network.make_predictor(teacher, paths.teacher / "checkpoints")
 
 
 def missing_shards(config, paths):
@@ -67,9 +78,9 @@ def label_shard(config, predict, examples):
             names.append(example["id"])
             yield example["image"]
 
-    batch_size = recipe.whole_batch(config.label_batch)
+    batch_size = recipe_network.whole_batch(config.label_batch)
     for index, disparity in predict_each(
-        predict, images(), short_side_px=config.short_side_px, batch_size=batch_size
+        predict, images(), short_side_px=config.label_short_side_px, batch_size=batch_size
     ):
         records[index] = labels.encode_label(names[index], disparity)
     return [records[index] for index in range(len(names))]

@@ -7,7 +7,7 @@ import jax
 import jax.tree_util
 import numpy as np
 
-from dav import evaluate, folders, label, prepare, recipe, train
+from dav import evaluate, folders, label, prepare, recipe, recipe_network, train
 from dav.data import sources
 from dav.models.depth_anything import SIZES
 from dav.runtime import parallel, perf
@@ -31,11 +31,14 @@ class Stage:
 def make_stages(config, paths):
     """The stages of a recipe in order: data, teacher, pseudo-labels, student, evaluation."""
     stages = [prepare_stage(config, paths)]
-    if config.recipe == "student":
+    if folders.trains_teacher(config):
         teacher = folders.teacher_config(config, paths)
         teacher_paths = folders.make_paths(teacher, paths.teacher)
-        stages += [train_stage(teacher, teacher_paths), label_stage(config, paths)]
-    return [*stages, train_stage(config, paths), evaluate_stage(config, paths)]
+        stages.append(train_stage(teacher, teacher_paths))
+    if folders.uses_labels(config):
+        stages.append(label_stage(config, paths))
+    stages.append(train_stage(config, paths))
+    return [*stages, evaluate_stage(config, paths)] if config.evaluation.sets else stages
 
 
 def show(config, paths):
@@ -53,6 +56,8 @@ def show(config, paths):
         f"mesh       data {mesh.shape['data']} × fsdp {mesh.shape['fsdp']} on "
         f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     )
+    for line in schedule_lines(config, paths):
+        print(line)
     for stage in stages:
         mark = "done" if stage.done else "to do"
         cost = "" if stage.done else f"; {stage.cost}, about {format_minutes(stage.seconds)}"
@@ -60,6 +65,40 @@ def show(config, paths):
     left = sum(stage.seconds for stage in stages if not stage.done)
     print(f"expected   {format_minutes(left)} on this machine" if left else "nothing left to do")
     return stages
+
+
+def schedule_lines(config, paths):
+    """What follows from what: how often the images of each kind are seen in all the steps."""
+    lines = []
+    for kind, size in config.batch.items():
+        draws, (images, origin) = config.steps * size, count_images(config, paths, kind)
+        seen = f" = {draws / images:.2f} × {images:,} images ({origin})" if images else ""
+        lines.append(f"{kind:<10} {config.steps:,} steps × {size} a batch = {draws:,} images{seen}")
+    passes = {"epochs": "labelled", "passes": "unlabelled"}
+    for name, kind in passes.items():
+        if name in config:
+            whole = config[name] * config.images[kind]
+            if whole // config.batch[kind] == config.steps:
+                lines.append(
+                    f"steps      from {name} {config[name]} × {config.images[kind]:,} {kind} "
+                    f"images / {config.batch[kind]} a batch; --config.steps=N overrides"
+                )
+    return lines
+
+
+def count_images(config, paths, kind):
+    """(number, where it is from) of a kind's training images: counted, else the config's."""
+    names = config.data[kind]
+    if not set(names) & set(prepare.missing_sets(config, paths)):
+        return sum(map(sources.record_count, shards_of(paths, names))), "counted in the data"
+    if "images" in config and kind in config.images:
+        return config.images[kind], "as the paper counts them"
+    return 0, ""
+
+
+def shards_of(paths, names):
+    """The training shards of some data sets."""
+    return [path for name in names for path in sources.split_shards(paths.data, name, "train")]
 
 
 def prepare_stage(config, paths):
@@ -76,8 +115,9 @@ def train_stage(config, paths):
     done = min(folders.steps_done(config, paths), config.steps)
     left, images = config.steps - done, sum(config.batch.values())
     mix = " + ".join(f"{size} {kind}" for kind, size in config.batch.items())
-    grid = recipe.crop_grid(config)
-    frozen = config.batch.get("unlabelled", 0)
+    grid = recipe_network.crop_grid(config)
+    aligned = folders.uses_labels(config) and config.objective.align_features
+    frozen = config.batch.unlabelled if aligned else 0
     flops = perf.training_flops(SIZES[config.model.size], grid, images, frozen_images=frozen)
     return Stage(
         name=config.recipe,
@@ -97,7 +137,7 @@ def label_stage(config, paths):
     images = sum(sources.record_count(path) for path in missing)
     state = f"{len(missing)} shards without labels" if missing else f"labelled in {paths.labels}"
     state = "no images yet" if waits else state
-    teacher = folders.teacher_config(config, paths)
+    teacher = folders.teacher_config(config, paths) if folders.trains_teacher(config) else config
     seconds = forward_seconds(teacher, images) + 5 if missing or waits else 0
     return Stage(
         name="labels",
@@ -125,14 +165,14 @@ def evaluate_stage(config, paths):
 
 def forward_seconds(config, images):
     """A forecast for so many forward passes."""
-    grid, size = recipe.crop_grid(config), SIZES[config.model.size]
+    grid, size = recipe_network.crop_grid(config), SIZES[config.model.size]
     forward = perf.encoder_flops(size, grid) + perf.decoder_flops(size, grid)
     return perf.expected_seconds(images * forward)
 
 
 def count_parameters(config):
     """Parameters of the whole network, from shapes alone."""
-    model = recipe.make_model(config)
+    model = recipe_network.make_model(config)
     image = jax.ShapeDtypeStruct((1, *config.crop_px, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))

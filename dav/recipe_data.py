@@ -10,9 +10,12 @@ from dav.errors import ConfigError, DavError
 
 def check(config):
     """Raises ConfigError for data that no job could read."""
-    if not config.evaluation.sets or not config.data.labelled:
-        raise ConfigError("config.evaluation.sets and config.data.labelled must not be empty")
     for kind in config.batch:
+        if not config.data[kind]:
+            raise ConfigError(
+                f"config.data.{kind} is empty; name data sets, as "
+                f"--config.data.{kind}=\"('folder/NAME',)\""
+            )
         names, weights = config.data[kind], weights_of(config, kind)
         if weights and len(weights) != len(names):
             raise ConfigError(
@@ -41,9 +44,10 @@ def worker_processes(config):
 
 def make_batches(config, paths):
     """The recipe's batches[step]."""
-    names = config.data.labelled
-    parts = {"labelled": [open_encoded(paths.data, name, "train") for name in names]}
-    if config.recipe == "student":
+    parts = {}
+    if "labelled" in config.batch:
+        parts["labelled"] = [open_encoded(paths.data, n, "train") for n in config.data.labelled]
+    if folders.uses_labels(config):
         names = config.data.unlabelled
         parts["unlabelled"] = [open_pseudo_labelled(config, paths, name) for name in names]
     return pipeline.make_batches(

@@ -24,11 +24,13 @@ ALLOWED = {
     "runtime": {"runtime", "models", "errors", "files"},
     "inference": {"data", "images", "models", "threads", "errors"},
     "weights": {"weights", "models", "runtime", "errors", "files"},
-    "folders": {"data", "runtime", "errors", "files"},
+    "folders": {"data", "runtime", "weights", "errors", "files"},
     "recipe_data": {"folders", "data", "errors"},
+    "recipe_update": {"step"},
+    "recipe_network": {"step", "runtime", "weights", "models", "errors"},
     "recipe": {
-        *{"recipe_data", "step", "data", "runtime", "weights", "models", "objectives"},
-        *{"errors", "files"},
+        *{"recipe_data", "recipe_network", "recipe_update", "folders", "step", "runtime", "models"},
+        *{"errors"},
     },
 }
 

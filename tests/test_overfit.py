@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dav import evaluate, recipe, recipe_data
+from dav import evaluate, recipe, recipe_data, recipe_network
 from dav.data import loader
 from dav.data.transforms import resize_example
 from dav.main import parse
@@ -41,7 +41,7 @@ def test_four_images_are_learned_by_heart(examples):
     state = trainer.init()
     for _ in range(STEPS):
         state, metrics = trainer.step(state, (), batch)
-    model = recipe.make_model(config)
+    model = recipe_network.make_model(config)
     disparity = jax.device_get(
         jax.jit(lambda p, x: predict(p, x, model=model))(state.params, host["labelled"]["image"])
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from random_weights import TINY, random_weights
 
-from dav import folders, recipe, recipe_data, train
+from dav import folders, recipe, recipe_data, recipe_update, train
 from dav.errors import ConfigError, DavError
 from dav.main import parse
 from dav.models.depth_anything import SIZES
@@ -21,17 +21,17 @@ def config_of(*options, recipe="student"):
 
 def test_the_rate_rises_and_falls_linearly_and_the_decoder_has_its_own():
     config = config_of("--config.steps=100", "--config.optimizer.warmup_steps=10")
-    rates = np.array([recipe.schedule(2.0, config)(step) for step in range(100)])
+    rates = np.array([recipe_update.schedule(2.0, config)(step) for step in range(100)])
     assert rates.argmax() == 10 and rates[10] == pytest.approx(2.0)
     assert (np.diff(rates[:11]) > 0).all() and np.ptp(np.diff(rates[10:])) < 1e-6
     assert rates[0] > 0 and 0 < rates[-1] < 0.05
 
 
 def test_every_parameter_is_in_exactly_one_group():
-    groups = recipe.group_parameters({"encoder": {"a": 1}, "decoder": {"b": {"c": 1}}})
+    groups = recipe_update.group_parameters({"encoder": {"a": 1}, "decoder": {"b": {"c": 1}}})
     assert groups == {"encoder": {"a": "encoder"}, "decoder": {"b": {"c": "decoder"}}}
     with pytest.raises(ValueError, match="'neck/a' is in no group"):
-        recipe.group_parameters({"neck": {"a": 1}})
+        recipe_update.group_parameters({"neck": {"a": 1}})
 
 
 def test_a_teachers_own_data_sets_are_prepared_too():

@@ -19,7 +19,10 @@ def outcome(environment, tmp_path_factory):
     """outcome(devices, fsdp) → metrics, parameters and optimiser state by name."""
     folder = tmp_path_factory.mktemp("sharded")
     # Each program runs twice only: compiling it well would take far longer than running it.
-    quick = {**environment, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    # On a busy machine eight devices on few cores may wait long for one another.
+    flags = "--xla_backend_optimization_level=0"
+    flags += " --xla_cpu_collective_call_terminate_timeout_seconds=500"
+    quick = {**environment, "XLA_FLAGS": flags}
 
     def run(devices, fsdp):
         out = folder / f"{devices}-{fsdp}.npz"
@@ -38,9 +41,9 @@ def outcome(environment, tmp_path_factory):
 def test_losses_are_equal(outcome, fsdp):
     one, eight = outcome(1, 1), outcome(8, fsdp)
     names = [name for name in one if "metric" in name]
-    assert len(names) == 2 * 6
+    assert len(names) == 2 * 12
     for name in names:
-        assert one[name] != 0
+        assert one[name] != 0 or "skipped" in name
         np.testing.assert_allclose(eight[name], one[name], rtol=1e-5, err_msg=name)
 
 

@@ -3,6 +3,7 @@
 Shapes: B batch, H W image, h w patch grid, D width.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -50,6 +51,12 @@ V2_TAPS = {
     "vitl": (4, 11, 17, 23),
     "vitg": (9, 19, 29, 39),
 }
+
+
+def architecture_of(size, version):
+    """The network of a published size (or `mini`): of V1, or of V2, whose head reads blocks
+    further apart."""
+    return SIZES[size] if version == 1 else dataclasses.replace(SIZES[size], taps=V2_TAPS[size])
 
 
 class DepthAnything(nn.Module):

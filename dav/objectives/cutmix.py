@@ -7,7 +7,7 @@ Shapes: B images, H W pixels.
 import jax
 import jax.numpy as jnp
 
-from dav.objectives.affine_invariant import affine_invariant
+from dav.objectives.affine_invariant import per_image
 
 # The paper states the probability; the box follows the same authors' UniMatch.
 PROBABILITY = 0.5
@@ -48,18 +48,34 @@ def draw_boxes(key, batch, height, width):
 
 def mix(images, masks):
     """images [B, H, W, 3]: inside its mask each shows its neighbour, outside itself."""
-    return jnp.where(masks[..., None], jnp.roll(images, 1, axis=0), images)
+    return jnp.where(masks[..., None], neighbour(images), images)
 
 
-def cutmix_loss(prediction, target, valid, masks):
-    """The affine-invariant loss inside and outside each mask, weighted by area.
+def neighbour(x):
+    """What is cut into each image of a batch, of anything [B, ...] that belongs to the images."""
+    return jnp.roll(x, 1, axis=0)
 
-    prediction is the student's for the mixed image, target and valid the teacher's for the clean
-    ones [B, H, W]. Every region is normalised on its own, for both. Returns loss [B], usable [B].
+
+def cutmix_loss(prediction, target, valid, other, other_valid, masks, *, trim=0.0):
+    """The affine-invariant loss inside and outside each mask, weighted by area: its sum over the
+    images that have a target in either, and their number.
+
+    prediction float32 [B, H, W] is the student's for the mixed image; target float32 and valid
+    bool [B, H, W] the teacher's for the clean image, which is seen outside of masks bool [B, H, W];
+    other and other_valid the same for the neighbour, seen inside. Returns float32 [] twice.
+
+    Every region is normalised on its own, for both (eq. 6–7), and trimmed on its own (our choice;
+    V2's paper speaks of the sample). Weights are shares of all pixels (eq. 8); an empty or
+    constant region adds 0, and without masks this is the plain loss.
     """
-    inside, inside_usable = affine_invariant(
-        prediction, jnp.roll(target, 1, axis=0), jnp.roll(valid, 1, axis=0) & masks
+    # Both regions as one batch: their medians are then found in the same passes.
+    error, usable = per_image(
+        jnp.concatenate([prediction, prediction]),
+        jnp.concatenate([other, target]),
+        jnp.concatenate([other_valid & masks, valid & ~masks]),
+        trim=trim,
     )
-    outside, outside_usable = affine_invariant(prediction, target, valid & ~masks)
+    inside, outside = jnp.split(error, 2)
     share = jnp.mean(masks, axis=(1, 2))
-    return share * inside + (1 - share) * outside, inside_usable | outside_usable
+    usable = jnp.logical_or(*jnp.split(usable, 2))
+    return jnp.sum(share * inside + (1 - share) * outside), jnp.sum(usable, dtype=jnp.float32)

@@ -25,6 +25,17 @@ def masked_median(x, valid):
     ) / 2
 
 
+def smallest(x, valid, count):
+    """Weights float32 [B, P] of the `count` [B] smallest valid pixels of x [B, P]: 1, or for those
+    that tie for the last places an equal share of them; 0 elsewhere. Without gradient."""
+    keys = jax.lax.stop_gradient(jnp.where(valid, _ordered(x), jnp.uint32(0xFFFFFFFF)))
+    last = _select(keys, jnp.maximum(count - 1, 0))[:, None]
+    below, ties = valid & (keys < last), valid & (keys == last)
+    places = count - jnp.sum(below, axis=-1)
+    share = places / jnp.maximum(jnp.sum(ties, axis=-1), 1)
+    return jnp.where(below, 1.0, jnp.where(ties, share[:, None], 0.0))
+
+
 def _ordered(x):
     """float32 → uint32 in the same order."""
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)

@@ -1,6 +1,7 @@
 """Orbax checkpoints of a TrainState: asynchronous, atomic, restored onto any mesh."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -45,11 +46,12 @@ class Checkpoints:
         """The state saved at `step`, shaped and placed as `abstract` (ShapeDtypeStructs)."""
         with _damage_named(self._checkpointer.directory / str(step)):
             loaded = self._checkpointer.load(step, _as_dict(abstract))
-        return type(abstract)(**loaded)
+        return dataclasses.replace(abstract, **loaded)
 
 
-def restore_params(folder, abstract_params):
-    """Only the parameters of the newest checkpoint in `folder`, placed as `abstract_params`."""
+def restore_params(folder, abstract_params, *, average=False):
+    """Only the parameters of the newest checkpoint in `folder`, or their running average, placed
+    as `abstract_params`."""
     step = latest_step(folder)
     if step is None:
         raise DavError(f"there is no checkpoint in {folder}")
@@ -60,7 +62,8 @@ def restore_params(folder, abstract_params):
         ocp.training.Checkpointer(Path(folder).absolute()) as checkpointer,
         _damage_named(Path(folder) / str(step)),
     ):
-        return checkpointer.load(step, {"params": abstract_params})["params"]
+        name = "ema" if average else "params"
+        return checkpointer.load(step, {name: abstract_params})[name]
 
 
 @contextlib.contextmanager
@@ -75,7 +78,9 @@ def _damage_named(path):
 
 
 def _as_dict(state):
-    return {name: getattr(state, name) for name in ("step", "params", "opt_state")}
+    """The fields that hold anything, by name."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if jax.tree.leaves(value)}
 
 
 def abstract_like(shapes, shardings):

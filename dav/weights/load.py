@@ -4,6 +4,8 @@ WORKDIR | FILE.safetensors | FILE.pth | TRANSFORMERS_FOLDER | hf:ORGANISATION/NA
 """
 
 import dataclasses
+import functools
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from dav.errors import DavError
-from dav.models.depth_anything import SIZES, Architecture
+from dav.models.depth_anything import SIZES, Architecture, architecture_of
+from dav.runtime import workdir
 from dav.weights import hub
 from dav.weights.architecture import check_backbone, find_layout, infer, infer_encoder
 from dav.weights.checkpoint import choose_weights, open_checkpoint, read_config
@@ -47,6 +50,18 @@ def load_weights(spec):
     architecture = infer(checkpoint, layout)
     params = to_params(checkpoint.tensors, make_table(architecture, layout), spec)
     return Weights(params, architecture, spec)
+
+
+@functools.cache
+def digest(spec):
+    """sha256 of a network's parameters and architecture: the same for the same network, in
+    whatever file; read once in a process."""
+    weights = load_weights(spec)
+    found = hashlib.sha256(repr(weights.architecture).encode())
+    for path, leaf in sorted(workdir.flatten(weights.params).items()):
+        found.update(f"{path} {leaf.shape}".encode())
+        found.update(np.ascontiguousarray(leaf).data)
+    return found.hexdigest()
 
 
 def load_encoder(spec):
@@ -107,12 +122,16 @@ def _load_workdir(spec):
             f"{spec} looks like a work folder, but its config.json names no size of network "
             f"({', '.join(SIZES)}); restore it, or name the folder of another run"
         )
+    optimizer = read_config(folder).get("optimizer") or {}
+    architecture = architecture_of(size, model.get("version", 1))
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = {
         row.leaf: jax.ShapeDtypeStruct(
             tuple(row.shape[axis] for axis in row.axes), np.float32, sharding=place
         )
-        for row in make_table(SIZES[size], OFFICIAL)
+        for row in make_table(architecture, OFFICIAL)
     }
-    params = restore_params(folder / "checkpoints", nest(shapes))
-    return Weights(jax.tree.map(np.asarray, params), SIZES[size], spec)
+    params = restore_params(
+        folder / "checkpoints", nest(shapes), average=bool(optimizer.get("ema_decay"))
+    )
+    return Weights(jax.tree.map(np.asarray, params), architecture, spec)

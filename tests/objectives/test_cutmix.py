@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import slow
 
 from dav.objectives import cutmix
 from dav.objectives.affine_invariant import affine_invariant
@@ -14,7 +15,8 @@ SIZES = [(70, 70), (56, 98)]
 
 draw_boxes = jax.jit(cutmix.draw_boxes, static_argnums=(1, 2, 3))
 draw_masks = jax.jit(cutmix.draw_masks, static_argnums=1)
-loss_and_usable = jax.jit(cutmix.cutmix_loss)
+loss_and_count = jax.jit(cutmix.cutmix_loss, static_argnames="trim")
+gradient = jax.jit(jax.grad(lambda *maps: cutmix.cutmix_loss(*maps)[0]))
 
 
 @functools.cache
@@ -38,18 +40,6 @@ def random_boxes():
     box[0, 1:5, 2:7] = True
     box[1, 5:8, 0:3] = True
     return box  # the third image is not mixed
-
-
-def slow_region(prediction, target, region):
-    """The affine-invariant loss of one image over one region."""
-
-    def normalise(x):
-        x = x[region].astype(np.float64)
-        return (x - np.median(x)) / np.abs(x - np.median(x)).mean()
-
-    if not region.any():
-        return 0.0
-    return np.abs(normalise(prediction) - normalise(target)).mean()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -132,60 +122,91 @@ def test_mix_shows_the_previous_image_inside_and_itself_outside():
         np.testing.assert_array_equal(mixed[index][~box[index]], images[index][~box[index]])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_loss_normalises_each_region_on_its_own_and_weighs_by_area(seed):
+def test_the_neighbour_is_the_image_before_and_the_last_for_the_first():
+    x = np.arange(12).reshape(4, 3)
+    np.testing.assert_array_equal(cutmix.neighbour(x), x[[3, 0, 1, 2]])
+
+
+def mixed_batch(seed):
+    """Arguments of the loss for a whole batch cut into itself."""
     prediction, target, valid = random_maps(seed)
-    box = random_boxes()
-    loss, usable = loss_and_usable(prediction, target, valid, box)
-    expected = [
-        box[i].mean() * slow_region(prediction[i], target[i - 1], valid[i - 1] & box[i])
-        + (~box[i]).mean() * slow_region(prediction[i], target[i], valid[i] & ~box[i])
-        for i in range(3)
-    ]
-    assert usable.all()
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    return prediction, target, valid, *map(cutmix.neighbour, (target, valid)), random_boxes()
+
+
+@pytest.mark.parametrize("trim", [0.0, 0.1])
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_equals_the_slow_reference(seed, trim):
+    batch = mixed_batch(seed)
+    total, count = loss_and_count(*batch, trim=trim)
+    expected, images = slow.cutmix(*map(np.asarray, batch), trim=trim)
+    assert count == images == 3 and total.dtype == count.dtype == jnp.float32
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_regions_are_taken_from_their_own_targets():
+    prediction, target, valid, other, other_valid, masks = mixed_batch(4)
+    plain = loss_and_count(prediction, target, valid, other, other_valid, masks)
+    target = np.where(masks, np.nan, target)
+    other = np.where(masks, other, np.nan)
+    found = loss_and_count(prediction, target, valid, other, other_valid, masks)
+    np.testing.assert_array_equal(found, plain)
 
 
 def test_loss_ignores_scale_and_shift_of_each_region_separately():
-    prediction, target, _ = random_maps(5)
-    valid, box = np.ones_like(target, bool), random_boxes()
-    moved = np.where(box, 5 * prediction + 3, 0.5 * prediction - 2)
-    plain, _ = loss_and_usable(prediction, target, valid, box)
-    found, _ = loss_and_usable(moved, target, valid, box)
-    np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-5)
+    prediction, target, valid, other, other_valid, masks = mixed_batch(5)
+    moved = np.where(masks, 5 * prediction + 3, 0.5 * prediction - 2)
+    plain, _ = loss_and_count(prediction, target, valid, other, other_valid, masks)
+    found, _ = loss_and_count(moved, 7 * target - 1, valid, 2 * other + 9, other_valid, masks)
+    np.testing.assert_allclose(found, plain, rtol=1e-5)
 
 
 def test_a_prediction_that_fits_the_mixed_labels_costs_nothing():
-    _, target, _ = random_maps(6)
-    valid, box = np.ones_like(target, bool), random_boxes()
-    mixed = np.where(box, np.roll(target, 1, axis=0), target)
-    np.testing.assert_allclose(loss_and_usable(mixed, target, valid, box)[0], 0, atol=1e-6)
+    _, target, valid, other, other_valid, masks = mixed_batch(6)
+    mixed = np.where(masks, other, target)
+    total, count = loss_and_count(mixed, target, valid, other, other_valid, masks)
+    assert count == 3
+    np.testing.assert_allclose(total, 0, atol=1e-6)
 
 
 def test_an_empty_mask_gives_the_plain_loss():
-    prediction, target, valid = random_maps(7)
-    plain, _ = jax.jit(affine_invariant)(prediction, target, valid)
-    loss, usable = loss_and_usable(prediction, target, valid, np.zeros_like(valid))
-    np.testing.assert_allclose(loss, plain, rtol=1e-6)
-    assert usable.all()
+    batch = mixed_batch(7)[:-1]
+    plain = jax.jit(affine_invariant)(*batch[:3])
+    found = loss_and_count(*batch, np.zeros_like(batch[2]))
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
 
 
-def test_loss_is_unusable_only_where_both_regions_are():
+def test_an_image_counts_unless_neither_region_has_a_target():
     prediction, target, _ = random_maps(8)
     valid, box = np.ones_like(target, bool), random_boxes()
     target[0], target[2] = 0.1, 0.2  # constant: both sources of image 0, one of image 1
-    loss, usable = loss_and_usable(prediction, target, valid, box)
-    np.testing.assert_array_equal(usable, [False, True, False])
-    np.testing.assert_array_equal(loss == 0, [True, False, True])
+    batch = prediction, target, valid, *map(cutmix.neighbour, (target, valid)), box
+    counts = [int(loss_and_count(*(x[i : i + 1] for x in batch))[1]) for i in range(3)]
+    totals = np.array([loss_and_count(*(x[i : i + 1] for x in batch))[0] for i in range(3)])
+    assert counts == [0, 1, 0]
+    np.testing.assert_array_equal(totals == 0, [True, False, True])
+
+
+def test_sums_and_counts_add_up_over_parts_of_the_batch():
+    batch = mixed_batch(9)
+    parts = [loss_and_count(*(x[i : i + 1] for x in batch)) for i in range(3)]
+    whole = loss_and_count(*batch)
+    assert sum(count for _, count in parts) == whole[1]
+    np.testing.assert_allclose(sum(total for total, _ in parts), whole[0], rtol=1e-6)
 
 
 def test_gradient_stays_finite_with_empty_and_degenerate_regions():
     prediction, target, valid = random_maps(9)
-    box = random_boxes()
     valid[1], target[0] = False, 0.5
-
-    def total(prediction):
-        return jnp.sum(loss_and_usable(prediction, target, valid, box)[0])
-
-    grad = np.asarray(jax.grad(total)(prediction))
+    batch = target, valid, *map(cutmix.neighbour, (target, valid)), random_boxes()
+    grad = np.asarray(gradient(prediction, *batch))
     assert np.isfinite(grad).all() and grad.any()
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_prediction_that_is_not_finite_shows(inside, junk):
+    prediction, *rest = mixed_batch(10)
+    masks = rest[-1]
+    pixel = tuple(np.argwhere((masks == inside) & rest[1] & rest[3])[0])
+    prediction[pixel] = junk
+    assert not np.isfinite(loss_and_count(prediction, *rest)[0])
