@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dav import recipe
+from dav import recipe, recipe_network, recipe_update
+from dav import step as steps
 from dav.main import parse
-from dav.models.depth_anything import SIZES
-from dav.step import strong_view
+from dav.models.depth_anything import SIZES, DepthAnything
 from dav.weights.load import Weights
 from dav.weights.save import save_transformers
 
@@ -58,6 +59,27 @@ def make_batch(rng, images, regions):
     }
 
 
+def noise(rng, shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def random_params(rng):
+    """Weights that leave the activations of each layer at about one."""
+    shapes = jax.eval_shape(
+        DepthAnything(SMALL).init, jax.random.key(0), np.zeros((1, *CROP_PX, 3), np.float32)
+    )["params"]
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            return noise(rng, leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])).astype(np.float32)
+        return 0.02 * noise(rng, leaf.shape) + np.float32(name.startswith("scale"))
+
+    params = jax.tree_util.tree_map_with_path(draw, shapes)
+    params["decoder"]["output_3"]["bias"] += 1
+    return params
+
+
 def write_folders(root, params, frozen):
     """Folders of transformers with the student's weights, and with the frozen encoder's."""
     for name, encoder in (("student", params["encoder"]), ("frozen", frozen)):
@@ -68,33 +90,39 @@ def write_folders(root, params, frozen):
 def test_steps_equal_dav_on_the_same_weights_and_views(plain, tmp_path, monkeypatch):
     monkeypatch.setitem(SIZES, "mini", SMALL)
     config, rng = student_config(), np.random.default_rng(0)
-    trainer = recipe.make_trainer(config)
-    state = trainer.init()
-    params = jax.device_get(state.params)
+    params = random_params(rng)
     # Near enough to the student's own that the margin leaves some tokens out and not others.
-    frozen = jax.tree.map(
-        lambda x: x + rng.normal(0, 0.02, x.shape).astype(np.float32), params["encoder"]
-    )
+    frozen = jax.tree.map(lambda x: x + 0.1 * x.std() * noise(rng, x.shape), params["encoder"])
     settings = {"margin": config.objective.margin}
     student, other = (
         plain.load(folder, config.optimizer.to_dict(), config.steps, **settings)
         for folder in write_folders(tmp_path, params, frozen)
     )
     student.frozen.load_state_dict(other.frozen.state_dict())
-    frozen, view = jax.device_put(frozen), jax.jit(strong_view, static_argnums=(1,))
-    labelled = make_batch(rng, 2, [np.ones((2, *CROP_PX), bool)])
-    for step in range(STEPS):
-        unlabelled = make_batch(rng, 4, [])
-        images, masks = jax.device_get(view(unlabelled["image"], config.seed, step))
-        assert 0 < np.mean(masks) < 1
-        shown = {"image": unlabelled["image"]}
-        unlabelled = make_batch(rng, 4, [~masks, np.roll(masks, -1, 0)]) | shown
-        batch = {"labelled": labelled, "unlabelled": unlabelled}
-        state, metrics = trainer.step(state, frozen, batch)
-        images = plain.torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-        tensors = plain.to_tensors(batch, "cpu")
-        found = plain.update(student, tensors, images, plain.torch.from_numpy(masks))
+    masks = np.zeros((4, *CROP_PX), bool)
+    masks[1, 10:50, 20:90] = masks[2, 40:60, 5:30] = True
+    batch = {
+        "labelled": make_batch(rng, 2, [np.ones((2, *CROP_PX), bool)]),
+        "unlabelled": make_batch(rng, 4, [~masks, np.roll(masks, -1, 0)]),
+    }
+    images = batch["unlabelled"]["image"].astype(np.float32) / 255
+    images = np.where(masks[..., None], np.roll(images, 1, 0), images)
+    monkeypatch.setattr(steps, "strong_view", lambda *_, **__: (jnp.asarray(images), masks))
+    update = recipe_update.make_update(config)
+    model = recipe_network.make_model(config)
+    state = steps.state_of(jax.tree.map(jnp.asarray, params), update)
+    step = jax.jit(recipe.make_step(config, model, update))
+    tensors = plain.to_tensors(batch, "cpu")
+    shown = (
+        plain.torch.from_numpy(images.transpose(0, 3, 1, 2).copy()),
+        plain.torch.from_numpy(masks),
+    )
+    for number in range(STEPS):
+        state, metrics = step(state, frozen, batch)
+        found = plain.update(student, tensors, *shown)
         assert 0.05 < metrics["tokens_kept"] < 0.95
         for name, value in found.items():
-            print(step, name, float(value), float(metrics[name]))
-            assert abs(float(value) / float(metrics[name]) - 1) < 1e-4, (step, name)
+            error = abs(float(value) / float(metrics[name]) - 1)
+            print(f"step {number} {name:<16} {float(value):.6f} differs by {error:.0e}")
+            # Where maps meet, and at the rectifiers' kinks, a rounding decides the gradient.
+            assert error < (3e-3 if name == "grad_norm" else 1e-4), (number, name)
