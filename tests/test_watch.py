@@ -346,6 +346,9 @@ def test_a_teachers_picture_has_its_target_and_grey_where_there_is_none():
     # The same up to scale and shift is the same picture, up to rounding to 256 colours.
     difference = np.abs(tiles[1][:, :30].astype(int) - tiles[2][:, :30])
     assert difference.max() <= 12 and np.ptp(tiles[2]) > 100
+    ramp[:, 5] = np.nan
+    nowhere = pictures.draw(shown | {"target": ramp, "prediction": ramp * np.nan}, "labelled")
+    assert (np.split(nowhere[24:], 3, axis=1)[2] == 90).all()
 
 
 @pytest.mark.parametrize("kind", ["labelled", "unlabelled"])
@@ -365,7 +368,3 @@ def test_data_without_valid_pixels_ends_the_run(run, tmp_path, monkeypatch):
     with pytest.raises(DavError, match="no labelled image of the steps up to 2"):
         run()
     assert len(read_lines(tmp_path / "run" / "metrics.jsonl")) == 1
-
-    ramp[:, 5] = np.nan
-    nowhere = pictures.draw(shown | {"target": ramp, "prediction": ramp * np.nan}, "labelled")
-    assert (np.split(nowhere[24:], 3, axis=1)[2] == 90).all()
