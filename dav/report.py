@@ -7,25 +7,17 @@ import math
 import string
 
 import cv2
-import jax
 import numpy as np
 
-from dav import folders, recipe_data, viz
+from dav import folders, report_tasks, viz
 from dav.errors import DavError
 from dav.evaluation import pictures
 from dav.evaluation_set import is_pairs, number
 from dav.files import read_lines, write_whole
-from dav.step import strong_view
 
 CASES_SHOWN = 24
 COLUMNS = {4: "four", 5: "five", 6: "six"}
-TASKS_SHOWN = 6
 BEFORE = "Before: the weights that training began with."
-PERTURBED = (
-    "Photographs of its first step: jittered in colour, blurred, and with a piece of another one "
-    "cut in. Inside and outside of the cut, each normalised on its own, it had to match what the "
-    "teacher saw in the clean photographs."
-)
 # What of metrics.jsonl is drawn: keys that begin so, and what they are.
 CHARTS = (("loss_", "loss"), ("lr_", "learning rate"), ("grad_norm", "gradient norm"))
 
@@ -48,7 +40,7 @@ def write(config, paths, rows, results):
         error_scale=viz.scale_tag(viz.COLORMAPS["viridis"]),
         most_error=f"{100 * pictures.MAX_ERROR:.0f}",
         gallery=gallery(config, shown),
-        tasks=tasks(config, paths) if folders.uses_labels(config) else "",
+        tasks=report_tasks.section(config, paths) if folders.uses_labels(config) else "",
     )
     folder = paths.workdir / "report"
     folder.mkdir(exist_ok=True)
@@ -68,7 +60,7 @@ def subtitle(config):
 
 def lead(config, rows):
     """The result in a sentence a data set, read off the rows: against what training began with,
-    where it had weights, else against the ramp."""
+    where it had weights, else the ramp."""
     cells = {(row["model"], row["data"]): row for row in rows}
     names = list(dict.fromkeys(row["data"] for row in rows))
     seen = [row["data"] for row in rows if row["trained_on"]][-1:]
@@ -151,12 +143,13 @@ def charts(config, paths):
     runs = {config.recipe: paths.workdir}
     if folders.trains_teacher(config):
         runs = {"teacher": paths.teacher, **runs}
-    svgs = []
+    rows = []
     for name, folder in runs.items():
         lines = [line for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "train"]
-        for prefix, what in CHARTS:
-            svgs.append(viz.line_chart(curves_of(lines, prefix), title=f"{name}: {what} by step"))
-    return "".join(svgs)
+        titles = {prefix: f"{name}: {what} by step" for prefix, what in CHARTS}
+        svgs = (viz.line_chart(curves_of(lines, p), title=title) for p, title in titles.items())
+        rows.append(f'<div class="charts">{"".join(svgs)}</div>')
+    return "".join(rows)
 
 
 def curves_of(lines, prefix):
@@ -196,7 +189,6 @@ def gallery(config, results):
         return ""
     shown = shown_models(config, cases)
     heads = column_heads(config, shown)
-    columns = COLUMNS[len(heads)]
     cells = [f'<div class="head">{head}</div>' for head in heads]
     for case in cases:
         figures = " · ".join(f"{m} {number('abs_rel', case.figures[m]['abs_rel'])}" for m in shown)
@@ -204,7 +196,9 @@ def gallery(config, results):
         cells += [
             viz.image_tag(image, case.id) for image in case_images(case, shown, config.recipe)
         ]
-    return f'<div class="wide"><div class="gallery {columns}">{"".join(cells)}</div></div>'
+    return (
+        f'<div class="wide"><div class="gallery {COLUMNS[len(heads)]}">{"".join(cells)}</div></div>'
+    )
 
 
 def in_turns(results):
@@ -246,49 +240,6 @@ def overview(config, results):
         place = (width * index + 8, 23)
         cv2.putText(head, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (40, 40, 40), 1, cv2.LINE_AA)
     return np.concatenate([head, *rows])
-
-
-def tasks(config, paths):
-    """A few inputs of the student's first step, and the pseudo-labels it had to match."""
-    batch = recipe_data.make_batches(config, paths)[0]["unlabelled"]
-    view = jax.jit(
-        lambda images: strong_view(images, config.seed, 0, apply=config.objective.perturb)
-    )
-    inputs, masks = jax.device_get(view(batch["image"]))
-    heads = ("photograph", "what the student saw", "what the teacher said", "the student's task")
-    cells = [f'<div class="head">{head}</div>' for head in heads]
-    order = np.argsort(~masks.any(axis=(1, 2)), kind="stable")[:TASKS_SHOWN]
-    for index in order:
-        own, other = batch["disparity"][index], batch["disparity"][index - 1]
-        mask = masks[index]
-        task = np.where(mask, _scaled(other, mask), _scaled(own, ~mask))
-        pictures = (
-            batch["image"][index],
-            (inputs[index] * 255).astype(np.uint8),
-            viz.colorize(_scaled(own, np.ones_like(mask)), 0, 1),
-            _outlined(viz.colorize(task, 0, 1), mask),
-        )
-        cells += [viz.image_tag(picture) for picture in pictures]
-    said = PERTURBED if config.objective.perturb else "The first photographs of its first step."
-    return (
-        f'<h2>What the student was asked</h2><p class="soft">{said}</p>'
-        f'<div class="wide"><div class="gallery four">{"".join(cells)}</div></div>'
-    )
-
-
-def _scaled(disparity, mask):
-    """Disparity to 0…1 over the pixels of a region."""
-    if not mask.any():
-        return disparity
-    low, high = viz.disparity_range(disparity, mask)
-    return (disparity - low) / max(high - low, 1e-9)
-
-
-def _outlined(image, mask):
-    contours, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    return cv2.drawContours(image, contours, -1, (255, 255, 255), 1)
 
 
 def _axes(rows):
