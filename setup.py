@@ -16,7 +16,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["dav", "dav.*"]),
-    package_data={"dav": ["report.html", "inspect.html", "sample/*", "sample/*/*"]},
+    package_data={
+        "dav": ["report.html", "inspect.html", "evaluation.html", "sample/*", "sample/*/*"]
+    },
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.6",
