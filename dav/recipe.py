@@ -47,10 +47,9 @@ def check(config):
     for name in POSITIVE:
         if _value(config, name, 1) <= 0:
             raise ConfigError(f"config.{name}={_value(config, name, 1)} must be above zero")
-    if config.evaluation.max_depth_m < 0:
-        raise ConfigError(
-            f"config.evaluation.max_depth_m={config.evaluation.max_depth_m} must not be negative"
-        )
+    for name in ("evaluation.max_depth_m", "picture_every", "optimizer.clip_norm"):
+        if _value(config, name, 0) < 0:
+            raise ConfigError(f"config.{name}={_value(config, name, 0)} must not be negative")
     for name in SHARES:
         if not 0 <= _value(config, name, 0) < 1:
             raise ConfigError(f"config.{name}={_value(config, name, 0)} must be from 0 to below 1")

@@ -22,8 +22,8 @@ EXPECTED_SHARE = {"cpu": 0.35}
 EXPECTED_SHARE_ELSEWHERE = 0.3
 
 # Dense bfloat16 TFLOP/s by jax's name of the device, in lower case, the first match counts.
-# NVIDIA: its data sheets, whose figures "with sparsity" are halved; GeForce: the architectures'
-# white papers, accumulating in float32. The laptop cards of the same names are others.
+# NVIDIA: as others quote its data sheets, figures "with sparsity" halved; A10 and the RTX cards,
+# accumulating in float32, are the least certain. The laptop cards of the same names are others.
 GPU_PEAKS = (
     (r"gb200", 2500),
     (r"b200", 2250),
