@@ -16,11 +16,12 @@ OWN = [f"sample/{name}" for name in ("icl", "tum", "lab")]
 INDOOR = [f"folder/{n}" for n in ("redkitchen_7scenes", "mosd", "icl_livingroom", "lab_slambook2")]
 INDOOR += ["folder/uoc", "folder/nyu", "tum_rgbd", "sunrgbd", "middlebury/2014", "middlebury/2003"]
 OUTDOOR = ["kitti_raw", "kitti_annotated", "kitti_tiny", "kitti2015", "ddad"]
-GROUPS = {  # out folder → (sets, cap in metres)
-    "indoor": ([*INDOOR, *OWN], 10),
-    "outdoor": ([f"folder/{name}" for name in OUTDOOR], 80),
-}
 MOST_IMAGES = 12  # of a set, evenly spaced: more frames of one video say little more
+GROUPS = {  # out folder → (sets, cap in metres, images of a set at most; 0: all)
+    "indoor": (INDOOR, 10, MOST_IMAGES),
+    "outdoor": ([f"folder/{name}" for name in OUTDOOR], 80, MOST_IMAGES),
+    "own": (OWN, 10, 0),
+}
 COLUMNS = {"abs_rel": "AbsRel", "abs_rel_disparity": "AbsRel in disparity", "delta1": "δ1"}
 COLUMNS |= {"delta2": "δ2", "delta3": "δ3", "rmse": "RMSE, m", "log10": "log10", "silog": "SILog"}
 
@@ -34,11 +35,11 @@ def main():
     for name in OWN:
         run("dav.data.prepare", name, f"--out={arguments.data}")
     evaluated = []
-    for group, (names, cap_m) in GROUPS.items():
+    for group, (names, cap_m, most) in GROUPS.items():
         out = Path(arguments.out) / group
         options = [f"--weights={arguments.weights}", f"--out={out}", f"--max_depth_m={cap_m}"]
         options += [f"--data={arguments.data}/{name}" for name in names] + ["--space=disparity"]
-        run("dav.evaluate", *options, "--crop=none", f"--limit={MOST_IMAGES}")
+        run("dav.evaluate", *options, "--crop=none", f"--limit={most}")
         evaluated.append(json.loads((out / "eval.json").read_text()))
     text = page(evaluated)
     print(text)
@@ -91,9 +92,10 @@ The reference that a student is compared with: `{model}` (SHA-256 of its paramet
 printed it. Alignment: {align}, per image. Network: short side {short_side_px} px, {dtype}. No
 crop; a pixel counts if it is measured and lies strictly between {min_depth_m:g} m and the cap;
 predictions are clipped there after alignment. Resized is the {resize}.
-Figures are means over images of each image's own, at most {most} of a set, evenly spaced. Where
-there is no cap, the truth is known up to scale: predictions are clipped at the farthest valid depth
-of the image, and there is no RMSE. [evaluation.md](evaluation.md) defines the rest.
+Figures are means over images of each image's own, at most {most} of a set, evenly spaced, but
+all of dav's own sample. Where there is no cap, the truth is known up to scale: predictions are
+clipped at the farthest valid depth of the image, and there is no RMSE.
+[evaluation.md](evaluation.md) defines the rest.
 """
 
 TAIL = """
