@@ -54,7 +54,7 @@ def normalise(x, valid):
 
     Returns the map, 0 in invalid pixels, and bool [B]: False where the map is constant or has no
     valid pixel. Such a map is only centred, so that its gradient stays moderate. One value that is
-    not finite makes the whole map NaN: else trimming could drop it unseen.
+    not finite makes the whole map NaN, or a pixel without neighbours would hide it from gradients.
     """
     # What stands in invalid pixels, be it NaN, must reach neither the map nor its gradient.
     x = jnp.where(valid, x, 0.0)
