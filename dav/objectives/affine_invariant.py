@@ -54,7 +54,7 @@ def normalise(x, valid):
 
     Returns the map, 0 in invalid pixels, and bool [B]: False where the map is constant or has no
     valid pixel. Such a map is only centred, so that its gradient stays moderate. One value that is
-    not finite makes the whole map NaN: else trimming could drop it unseen.
+    not finite makes the whole map NaN, or a pixel without neighbours would hide it from gradients.
     """
     # What stands in invalid pixels, be it NaN, must reach neither the map nor its gradient.
     x = jnp.where(valid, x, 0.0)
@@ -63,9 +63,10 @@ def normalise(x, valid):
     spread = masked_mean(jnp.abs(centred), valid)
     usable = ~(spread <= RESOLUTION * jnp.abs(shift)) & ~(spread < jnp.finfo(jnp.float32).tiny)
     spread = jnp.where(usable, spread, 1.0)
-    size = jax.lax.stop_gradient(jnp.where(jnp.isfinite(spread), spread, jnp.nan))
+    size = jax.lax.stop_gradient(spread)
     # Divided by the plain number first: the gradient of one division by the spread would hold its
-    # square, which leaves float32 beyond 1e±19. The second divisor is 1 and carries the gradient.
+    # square, which leaves float32 beyond 1e±19. The second divisor is 1 and carries the gradient;
+    # of a spread that is not finite it is NaN.
     return centred / size[:, None] / (spread / size)[:, None], usable
 
 

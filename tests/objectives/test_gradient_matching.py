@@ -139,6 +139,14 @@ def test_one_value_that_is_not_finite_in_a_valid_pixel_shows(spoiled, junk):
         assert not np.isfinite(loss_and_count(*found)[0])
 
 
+def test_a_value_that_is_not_finite_shows_without_neighbours():
+    prediction, target, valid = random_maps(10)
+    valid[0, 4:9, 4:9] = False
+    valid[0, 7, 7] = True
+    prediction[0, 7, 7] = np.inf
+    assert not np.isfinite(loss_and_count(prediction, target, valid)[0])
+
+
 def test_sums_and_counts_add_up_over_parts_of_the_batch():
     maps = random_maps(9)
     maps[2][1] = False
