@@ -88,7 +88,6 @@ def make_step(config, case):
 def make_parts(config, case):
     """{name: a function that runs the part and waits for it}."""
     import jax
-    import jax.numpy as jnp
 
     from dav import recipe, recipe_network, recipe_update
     from dav import step as steps
@@ -100,15 +99,10 @@ def make_parts(config, case):
     encoder = make_encoder(size, dtype=model.dtype, remat=model.remat)
     decoder = Decoder(size.features, size.reassemble, dtype=model.dtype)
     batch = jax.device_put(train_step_runtimes.make_batch(case))
-    init = jax.jit(
-        lambda: steps.init_state(
-            jax.random.key(0), model=model, update=update, crop_px=tuple(config.crop_px)
-        )
-    )
-    state = init()
+    key, crop_px = jax.random.key(0), tuple(config.crop_px)
+    state = jax.jit(lambda: steps.init_state(key, model=model, update=update, crop_px=crop_px))()
     params = state.params
-    ask = jax.jit(lambda batch: steps.ask(batch, 0, state.step, objective))
-    asked = ask(batch)
+    asked = jax.jit(lambda batch: steps.ask(batch, 0, 0, objective))(batch)
     images = {kind: part["image"] for kind, part in asked.items()}
 
     def encode(params, image):
@@ -117,42 +111,52 @@ def make_parts(config, case):
     def decode(params, taps):
         return decoder.apply({"params": params}, taps)
 
-    def all_of(function):
-        """Gradients of the mean of what a function of (parameters, input) gives for both kinds."""
-
-        def total(params, inputs):
-            outputs = [function(params, x) for x in inputs.values()]
-            return sum(jnp.mean(leaf) for leaf in jax.tree.leaves(outputs))
-
-        return total
-
     taps = {kind: jax.jit(encode)(params["encoder"], image) for kind, image in images.items()}
     maps = {kind: jax.jit(decode)(params["decoder"], x) for kind, x in taps.items()}
-    # The losses of the step itself, around a model that gives back what it is given.
     found = {kind: (maps[kind], taps[kind][-1]) for kind in taps}
-    asked["unlabelled"]["frozen"] = taps["unlabelled"][-1]
-    given = {kind: part | {"image": kind} for kind, part in asked.items()}
-    model_given = types.SimpleNamespace(apply=lambda found, kind: found["params"][kind])
-
-    def loss(found, part):
-        part = {kind: values | {"image": kind} for kind, values in part.items()}
-        sums, counts = steps.measure_terms(found, part, model=model_given, objective=objective)
-        return steps.total_loss(sums, counts, objective)
-
-    for part in given.values():
-        del part["image"]
+    given = {kind: part | {"image": None} for kind, part in asked.items()}
+    given["unlabelled"]["frozen"] = taps["unlabelled"][-1]
     jitted = {
-        "encoder": (jax.grad(all_of(encode)), params["encoder"], images),
-        "decoder": (jax.grad(all_of(decode), argnums=(0, 1)), params["decoder"], taps),
+        "encoder": (jax.grad(mean_over_kinds(encode)), params["encoder"], images),
+        "decoder": (jax.grad(mean_over_kinds(decode), argnums=(0, 1)), params["decoder"], taps),
         "frozen encoder": (lambda p, x: encode(p, x)[-1], params["encoder"], images["unlabelled"]),
-        "losses": (jax.grad(loss), found, given),
+        "losses": (jax.grad(loss_of_maps(objective)), found, given),
         "perturbations": (lambda batch: steps.ask(batch, 0, 0, objective), batch),
     }
-    parts = {
-        name: lambda run=jax.jit(run), inputs=inputs: jax.block_until_ready(run(*inputs))
-        for name, (run, *inputs) in jitted.items()
-    }
+    parts = {name: waiting(jax.jit(run), inputs) for name, (run, *inputs) in jitted.items()}
     return parts | {"optimiser": make_update_part(steps, state, update)}
+
+
+def mean_over_kinds(function):
+    """(parameters, inputs by kind) → the mean of all that a function of one input gives."""
+    import jax
+
+    def total(params, inputs):
+        outputs = [function(params, x) for x in inputs.values()]
+        return sum(leaf.mean() for leaf in jax.tree.leaves(outputs))
+
+    return total
+
+
+def loss_of_maps(objective):
+    """(maps and tokens by kind, what is asked) → the step's own loss, around a model that gives
+    back what it is given."""
+    from dav import step as steps
+
+    model = types.SimpleNamespace(apply=lambda found, kind: found["params"][kind])
+
+    def loss(found, asked):
+        asked = {kind: part | {"image": kind} for kind, part in asked.items()}
+        sums, counts = steps.measure_terms(found, asked, model=model, objective=objective)
+        return steps.total_loss(sums, counts, objective)
+
+    return loss
+
+
+def waiting(run, inputs):
+    import jax
+
+    return lambda: jax.block_until_ready(run(*inputs))
 
 
 def make_update_part(steps, state, update):

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -96,8 +95,7 @@ def make_config(case):
     config.model.size = case["size"]
     config.crop_px = tuple(case["crop_px"])
     config.batch.labelled, config.batch.unlabelled = case["labelled"], case["unlabelled"]
-    if case["dtype"] != "float32":
-        config.model.dtype = case["dtype"]
+    config.model.dtype = case["dtype"]
     return config
 
 
