@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "objectives"))
 
 import objective_parity  # noqa: E402
+import operator_parity  # noqa: E402
 
 # Heading, what the errors are, and a function that returns (name, reference, largest error, bound).
 TABLES = (
@@ -22,6 +23,12 @@ TABLES = (
         "in parts of the largest. The references are `tests/objectives/slow.py`, on fixed maps of "
         "`tests/objectives/objective_parity.py`.",
         objective_parity.rows,
+    ),
+    (
+        "Perturbations",
+        "Differences of images in [0, 1]; 1/255 is 0.0039. torchvision's results are frozen in "
+        "`tests/objectives/operator_reference.npz`.",
+        operator_parity.rows,
     ),
 )
 HEAD = """# Objectives and operators beside their references
