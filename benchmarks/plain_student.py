@@ -64,7 +64,7 @@ def load(folder, optimizer, steps, *, margin, device="cpu", dtype="float32", com
 
     def share(step):
         if step < warmup:
-            return (1 + step * warmup / (warmup + 1)) / (warmup + 1) if warmup else 1.0
+            return (1 + step) / (warmup + 1)
         return max(0.0, 1 - (step - warmup) / (steps - warmup))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(adamw, share)

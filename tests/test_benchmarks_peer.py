@@ -18,7 +18,7 @@ from dav.weights.load import Weights
 from dav.weights.save import save_transformers
 
 ROOT = Path(__file__).parent.parent
-STEPS = 3
+STEPS = 2
 # The crop is the position table's own grid: frameworks resize positions differently.
 SMALL = dataclasses.replace(SIZES["mini"], blocks=4, taps=(0, 1, 2, 3), position_grid=7)
 CROP_PX = (98, 98)
