@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from dav.errors import DavError
 from dav.models.depth_anything import SIZES, V2_TAPS, DepthAnything
+from dav.step import TrainState
 from dav.weights.load import load_encoder, load_weights
 from dav.weights.save import save_official, save_transformers
 from dav.weights.torch_write import write_torch
@@ -296,15 +296,30 @@ def test_another_architecture_is_refused(tmp_path, name, shape, told):
     assert told in refused(path)
 
 
-def test_a_work_folder_gives_its_newest_checkpoint(tmp_path):
+def save_work_folder(folder, params, ema=()):
     from dav.runtime.checkpoint import Checkpoints
 
+    params, ema = (jax.tree.map(jnp.asarray, tree) for tree in (params, ema))
+    step, skipped, in_row = (jnp.int32(n) for n in (3, 0, 0))
+    state = TrainState(step, params, {"count": jnp.int32(3)}, ema, skipped, in_row)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        checkpoints.save(3, state)
+
+
+def test_a_work_folder_gives_its_running_average_and_the_version_it_was_trained_as(tmp_path):
+    one, average = (random_weights(SIZES["mini"], seed).params for seed in (0, 1))
+    save_work_folder(tmp_path, one, average)
+    config = {"model": {"size": "mini", "version": 2}, "optimizer": {"ema_decay": 0.9}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = load_weights(tmp_path)
+    assert found.architecture.taps == V2_TAPS["mini"]
+    jax.tree.map(np.testing.assert_array_equal, found.params, average)
+
+
+def test_a_work_folder_gives_its_newest_checkpoint(tmp_path):
     weights = random_weights(SIZES["mini"], 0)
     (tmp_path / "config.json").write_text(json.dumps({"model": {"size": "mini"}}))
-    params = jax.tree.map(jnp.asarray, weights.params)
-    state = SimpleNamespace(step=jnp.int32(3), params=params, opt_state={"count": jnp.int32(3)})
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        checkpoints.save(3, state)
+    save_work_folder(tmp_path, weights.params)
     found = load_weights(tmp_path)
     assert found.architecture == SIZES["mini"]
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(found.params))
