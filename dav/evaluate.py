@@ -167,6 +167,8 @@ def evaluate(config, paths):
     Beside the trained networks stand two that never look: a constant map, and a ramp from top to
     bottom, which is the best guess without looking in most scenes.
     """
+    if not config.evaluation.sets:
+        raise ConfigError("config.evaluation.sets is empty; name data sets to evaluate on")
     workdir.check_config(paths.workdir, folders.identity(config))
     if is_done(config, paths):
         print("evaluation: done, nothing left to do")

@@ -21,7 +21,9 @@ def environment(tmp_path_factory):
     """Environment of the tests' child processes."""
     cache = tmp_path_factory.mktemp("compiled")
     kept = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return {**kept, **CACHE_VARIABLES, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    # They take few steps: compiling a program well would take far longer than running it.
+    quick = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return {**kept, **CACHE_VARIABLES, **quick, "JAX_COMPILATION_CACHE_DIR": str(cache)}
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def refuse(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([f"{STUDENT}:huge"], "unknown preset 'huge'; known: mini, vits"),
+        ([f"{STUDENT}:huge"], "unknown preset 'huge'; SIZE: mini, vits"),
         ([STUDENT, "--config.stepz=3"], "stepz"),
         ([STUDENT, "--config.batch.labeled=3"], "labeled"),
         ([STUDENT, "--config.steps=many"], "steps"),
@@ -45,7 +45,7 @@ def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--config.model.size=enormous", "unknown model size 'enormous'; known: mini"),
+        ("--config.model.size=enormous", "model.size='enormous' is not known; known: mini"),
         ("--config.crop_px=(100, 100)", "multiples of 14"),
         ("--config.mesh.fsdp=3", "does not use the 1 devices"),
         ("--config.data.labelled=('sample/kitchen',)", "sample/kitchen"),
@@ -55,8 +55,9 @@ def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
         ("--config.batch.unlabelled=0", "config.batch.unlabelled=0"),
         ("--config.teacher.batch.labelled=0", "config.batch.labelled=0"),
         ("--config.label_batch=0", "config.label_batch=0"),
-        ("--config.evaluation.sets=()", "must not be empty"),
-        ("--config.evaluation.max_depth_m=0.0", "max_depth_m"),
+        ("--config.data.unlabelled=()", "config.data.unlabelled is empty"),
+        ("--config.evaluation.max_depth_m=-1.0", "max_depth_m"),
+        ("--config.accumulate=3", "does not split over 1 devices in 3 parts"),
     ],
 )
 def test_a_config_that_cannot_run_is_refused(capsys, tmp_path, override, message):
@@ -84,6 +85,12 @@ def test_a_missing_data_path_is_named(capsys, tmp_path):
 def test_a_stage_alone_says_what_it_lacks(capsys, tmp_path, job, message):
     code, said = refuse(capsys, STUDENT, f"--job={job}", f"--workdir={tmp_path}")
     assert code == 1 and message in said
+
+
+def test_nothing_to_evaluate_on_is_told(capsys, tmp_path):
+    nothing = "--config.evaluation.sets=()"
+    code, said = refuse(capsys, STUDENT, nothing, "--job=evaluate", f"--workdir={tmp_path}")
+    assert code == 2 and "config.evaluation.sets is empty" in said
 
 
 def test_labels_without_a_teacher_say_how_to_train_it(capsys, tmp_path, sample_root):
