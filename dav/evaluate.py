@@ -71,15 +71,7 @@ def parse(argv):
     flags.DEFINE_integer("size_px", 518, "", flag_values=values)
     flags.DEFINE_string("dtype", "float32", "", flag_values=values)
     flags.DEFINE_integer("batch_size", None, "", 1, flag_values=values)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise ConfigError(f"{entry.describe(error)} (--help shows the usage)") from None
-    if rest:
-        raise ConfigError(f"unexpected argument {rest[0]!r} (--help shows the usage)")
-    for name in ("weights", "data", "out"):
-        if not values[name].value:
-            raise ConfigError(f"--{name} is missing (--help shows the usage)")
+    entry.read_only_flags(values, argv, required=("weights", "data", "out"))
     names = ("split", "align", "crop", "max_depth_m", "min_depth_m", "space", "limit", "size_px")
     options = Options(**{n: values[n].value for n in (*names, "dtype", "batch_size")})
     evaluation_data.check(options)

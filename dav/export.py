@@ -39,15 +39,7 @@ def parse(argv):
     for name in ("weights", "layout", "out"):
         flags.DEFINE_string(name, "", "", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "", flag_values=values)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise ConfigError(f"{entry.describe(error)} (--help shows the usage)") from None
-    if rest:
-        raise ConfigError(f"unexpected argument {rest[0]!r} (--help shows the usage)")
-    for name in ("weights", "layout", "out"):
-        if not values[name].value:
-            raise ConfigError(f"--{name} is missing (--help shows the usage)")
+    entry.read_only_flags(values, argv, required=("weights", "layout", "out"))
     if values.layout not in LAYOUTS:
         raise ConfigError(f"unknown --layout={values.layout}; known: {', '.join(LAYOUTS)}")
     return {

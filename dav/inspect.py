@@ -48,10 +48,7 @@ def parse(argv):
     flags.DEFINE_string("out", "", "", flag_values=values)
     flags.DEFINE_integer("examples", 12, "", 0, flag_values=values)
     flags.DEFINE_integer("records", 1000, "", 1, flag_values=values)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise ConfigError(f"{entry.describe(error)} (--help shows the usage)") from None
+    rest = entry.read_flags(values, argv)
     if len(rest) != 1:
         raise ConfigError("one DIR is needed (--help shows the usage)")
     folder = Path(rest[0]).expanduser()

@@ -76,6 +76,33 @@ def parse(argv):
     return config, values.workdir or f"runs/{name}", values.job
 
 
+def read_flags(values, argv):
+    """Sets absl's FlagValues from a command line; returns the arguments that are no flags.
+
+    Raises ConfigError for flags that there are not, or that cannot have such a value.
+    """
+    from absl import flags
+
+    from dav.errors import ConfigError
+
+    try:
+        return values(argv)[1:]
+    except flags.Error as error:
+        raise ConfigError(f"{describe(error)} (--help shows the usage)") from None
+
+
+def read_only_flags(values, argv, *, required):
+    """The same where nothing but flags makes sense, and the `required` ones must not be empty."""
+    from dav.errors import ConfigError
+
+    rest = read_flags(values, argv)
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r} (--help shows the usage)")
+    for name in required:
+        if not values[name].value:
+            raise ConfigError(f"--{name} is missing (--help shows the usage)")
+
+
 def run(config, workdir, job):
     """Dispatches to a job; imports happen here, so that usage errors are quick."""
     quieten()

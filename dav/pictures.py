@@ -10,6 +10,7 @@ import numpy as np
 
 from dav import recipe, recipe_network, viz
 from dav.models.depth_anything import normalise
+from dav.objectives.cutmix import neighbour
 from dav.runtime import parallel
 from dav.step import strong_view
 
@@ -42,7 +43,7 @@ def make_look(config, mesh):
             seen, mask = strong_view(part["image"], config.seed, step, apply=objective.perturb)
         shown = {"image": part["image"], "seen": seen, "mask": mask}
         for name, values in {"target": part["disparity"], "valid": part["valid"]}.items():
-            shown[name] = jnp.where(mask, jnp.roll(values, 1, axis=0), values)
+            shown[name] = jnp.where(mask, neighbour(values), values)
         shown = {name: values[:ROWS] for name, values in shown.items()}
         prediction, _ = model.apply({"params": params}, normalise(shown["seen"]))
         return shown | {"prediction": prediction}

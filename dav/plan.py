@@ -115,15 +115,12 @@ def train_stage(config, paths):
     done = min(folders.steps_done(config, paths), config.steps)
     left, images = config.steps - done, sum(config.batch.values())
     mix = " + ".join(f"{size} {kind}" for kind, size in config.batch.items())
-    grid = recipe_network.crop_grid(config)
-    frozen = config.batch.unlabelled if folders.aligns_features(config) else 0
-    flops = perf.training_flops(SIZES[config.model.size], grid, images, frozen_images=frozen)
     return Stage(
         name=config.recipe,
         done=left == 0,
         state=f"{done} of {config.steps} steps",
         cost=f"{left} steps of {mix} images, {left * images:,} images in all",
-        seconds=perf.expected_seconds(left * flops) + COMPILE_S if left else 0,
+        seconds=perf.expected_seconds(left * recipe.step_flops(config)) + COMPILE_S if left else 0,
         run=lambda: train.train(config, paths),
     )
 

@@ -61,10 +61,7 @@ def parse(argv):
     flags.DEFINE_integer("processes", building.cores(), "", 1, flag_values=values)
     for name in ("skip_broken", "beam", "list"):
         flags.DEFINE_bool(name, False, "", flag_values=values)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise ConfigError(f"{entry.describe(error)} (--help shows the usage)") from None
+    rest = entry.read_flags(values, argv)
     if values.list:
         return None
     if len(rest) != 1 or not values.out:

@@ -9,8 +9,9 @@ import jax
 
 from dav import folders, recipe_data, recipe_network, recipe_update
 from dav.errors import ConfigError
+from dav.models.depth_anything import SIZES
 from dav.models.vit import PATCH_PX
-from dav.runtime import checkpoint, parallel
+from dav.runtime import checkpoint, parallel, perf
 from dav.step import Objective, init_state, key_for, state_of, train_step
 
 POSITIVE = (
@@ -144,3 +145,13 @@ def make_step(config, model, update):
 def make_objective(config):
     """What a step minimises. A recipe without unlabelled images names fewer settings."""
     return Objective(**config.objective.to_dict())
+
+
+def step_flops(config):
+    """Floating-point operations of one training step, the frozen encoder's included."""
+    return perf.training_flops(
+        SIZES[config.model.size],
+        recipe_network.crop_grid(config),
+        sum(config.batch.values()),
+        frozen_images=config.batch.unlabelled if folders.aligns_features(config) else 0,
+    )

@@ -1,10 +1,9 @@
 """The part of a student's report that shows what the student was asked."""
 
-import cv2
 import jax
 import numpy as np
 
-from dav import recipe_data, viz
+from dav import pictures, recipe_data, viz
 from dav.step import strong_view
 
 TASKS_SHOWN = 6
@@ -26,33 +25,17 @@ def section(config, paths):
     cells = [f'<div class="head">{head}</div>' for head in heads]
     order = np.argsort(~masks.any(axis=(1, 2)), kind="stable")[:TASKS_SHOWN]
     for index in order:
-        own, other = batch["disparity"][index], batch["disparity"][index - 1]
-        mask = masks[index]
-        task = np.where(mask, _scaled(other, mask), _scaled(own, ~mask))
-        pictures = (
+        own, valid, mask = batch["disparity"][index], batch["valid"][index], masks[index]
+        task = np.where(mask, batch["disparity"][index - 1], own)
+        shown = (
             batch["image"][index],
             (inputs[index] * 255).astype(np.uint8),
-            viz.colorize(_scaled(own, np.ones_like(mask)), 0, 1),
-            _outlined(viz.colorize(task, 0, 1), mask),
+            pictures.draw_map(own, valid, np.zeros_like(mask)),
+            pictures.draw_map(task, valid, mask),
         )
-        cells += [viz.image_tag(picture) for picture in pictures]
+        cells += [viz.image_tag(picture) for picture in shown]
     said = PERTURBED if config.objective.perturb else "The first photographs of its first step."
     return (
         f'<h2>What the student was asked</h2><p class="soft">{said}</p>'
         f'<div class="wide"><div class="gallery four">{"".join(cells)}</div></div>'
     )
-
-
-def _scaled(disparity, mask):
-    """Disparity to 0…1 over the pixels of a region."""
-    if not mask.any():
-        return disparity
-    low, high = viz.disparity_range(disparity, mask)
-    return (disparity - low) / max(high - low, 1e-9)
-
-
-def _outlined(image, mask):
-    contours, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
-    return cv2.drawContours(image, contours, -1, (255, 255, 255), 1)

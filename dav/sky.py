@@ -53,10 +53,7 @@ def parse(argv):
         flags.DEFINE_string(name, default, "", flag_values=values)
     flags.DEFINE_integer("size_px", 640, "", 32, flag_values=values)
     flags.DEFINE_integer("batch_size", 8, "", 1, flag_values=values)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise ConfigError(f"{entry.describe(error)} (--help shows the usage)") from None
+    rest = entry.read_flags(values, argv)
     if len(rest) != 1 or not values.out:
         raise ConfigError("one NAME and --out=MASKS are needed (--help shows the usage)")
     raw = Path(values.raw).expanduser() if values.raw else None

@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav import folders, pictures, recipe_network, recipe_update, viz
+from dav import pictures, recipe, recipe_update, viz
 from dav.errors import DavError
 from dav.files import write_whole
-from dav.models.depth_anything import SIZES
 from dav.runtime import perf
 from dav.runtime.boards import TensorBoard, WeightsAndBiases
 from dav.runtime.telemetry import Interval, MetricsLog, Progress, format_duration
@@ -52,7 +51,7 @@ class Watch:
         if not self._writes:
             return
         self._rates, self._weights = learning_rates(config), loss_weights(config)
-        self._flops = step_flops(config)
+        self._flops = recipe.step_flops(config)
         self._peak = perf.peak_flops_per_s()
         self._boards = open_boards(config, paths.workdir, start)
         self._log = MetricsLog(paths.workdir / "metrics.jsonl", from_step=start)
@@ -205,13 +204,6 @@ def loss_shares(figures, weights):
         "share_" + name.removeprefix("loss_"): part / total if known else None
         for name, part in parts.items()
     }
-
-
-def step_flops(config):
-    """Floating-point operations of one training step, for MFU."""
-    frozen = config.batch.unlabelled if folders.aligns_features(config) else 0
-    size, images = SIZES[config.model.size], sum(config.batch.values())
-    return perf.training_flops(size, recipe_network.crop_grid(config), images, frozen_images=frozen)
 
 
 def check_targets(done, means, config):

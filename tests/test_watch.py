@@ -180,7 +180,7 @@ def test_every_line_has_all_figures(run):
         assert max(line["grad_norm_encoder"], line["grad_norm_decoder"]) <= line["grad_norm"]
         assert line["skipped"] == line["skipped_in_row"] == 0 and 0 <= line["tokens_kept"] <= 1
         assert line["images_per_s"] > 0 and 0 <= line["data_wait"] <= 1
-        flops = watch.step_flops(config_of())
+        flops = recipe.step_flops(config_of())
         assert line["mfu"] == pytest.approx(flops * line["images_per_s"] / 5 / 1e12)
     config = config_of()
     rates = [
