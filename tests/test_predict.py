@@ -314,8 +314,9 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(
     assert "no space left" in said and said.count("\n") == 1
     assert len(files(tmp_path / "out")) == 2
     monkeypatch.setattr(os, "replace", replace)
+    seen = len(model.seen)  # 3 to 5: the network is ahead of the writer by as much as it gets
     assert run(photos, f"--out={tmp_path / 'out'}", "--save=npy") == 0
-    assert len(model.seen) == 5 + 3
+    assert len(model.seen) - seen == 3
 
 
 def test_a_map_that_is_not_finite_is_named_and_counted(model, photos, tmp_path, capsys):
