@@ -99,6 +99,7 @@ def common():
     config.stop_after_skipped = 10  # updates in a row left out, as they were not finite
     config.log_every = 10  # steps
     config.picture_every = 0  # steps; 0: no pictures
+    config.profile = ()  # (10, 13): XLA's profile of the steps after 10, up to 13
     config.tensorboard = False  # True: events in WORKDIR/tensorboard
     config.wandb = ""  # a project of Weights & Biases
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, min_sharded_elements=2**18))

@@ -19,6 +19,7 @@ CIRCUMSTANCES = {
     "log_every",
     "mesh",
     "picture_every",
+    "profile",
     "stop_after_skipped",
     "teacher_workdir",
     "tensorboard",

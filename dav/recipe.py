@@ -54,6 +54,12 @@ def check(config):
     for name in SHARES:
         if not 0 <= _value(config, name, 0) < 1:
             raise ConfigError(f"config.{name}={_value(config, name, 0)} must be from 0 to below 1")
+    window = tuple(config.profile)
+    if window and (len(window) != 2 or not 1 <= window[0] < window[1]):
+        raise ConfigError(
+            f"config.profile={window} must be two steps, the first one first and at least 1: the "
+            "profile is of those after it, up to the second; or ()"
+        )
     for kind, images in config.batch.items():
         if images < 1:
             raise ConfigError(f"config.batch.{kind}={images} must be at least 1")

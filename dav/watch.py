@@ -17,8 +17,10 @@ from dav.errors import DavError
 from dav.files import write_whole
 from dav.runtime import perf
 from dav.runtime.boards import TensorBoard, WeightsAndBiases
+from dav.runtime.goodput import Goodput
 from dav.runtime.telemetry import Interval, MetricsLog, Progress, format_duration
 
+PERCENTILES = ("step_s_p50", "step_s_p95")
 WAIT_SHOWN = 0.03  # share of the time that waiting for data must take to be told on the line
 
 
@@ -38,6 +40,11 @@ class Watch:
         which compiles, and without pictures; absent in a line where nothing is left to time.
         data_wait is the share of the time in which the loop stood still for want of a batch; mfu is
         absent where the device's peak is unknown.
+    step_s_p50, step_s_p95: median and 95th percentile of the steps' seconds, of the same steps.
+    save_s: seconds in which saving kept steps from starting, where there was any.
+    memory_peak_gib: the most that a device of this process has held since it started; absent where
+        the device does not tell.
+    productive_s, goodput, starts: goodput.py.
     """
 
     def __init__(self, config, paths, mesh, start):
@@ -47,7 +54,7 @@ class Watch:
         self._begin, self._since = time.monotonic(), Interval()
         self._images = sum(config.batch.values())
         self._look = pictures.make_look(config, mesh)
-        self._writes = is_first_process()
+        self._profiles, self._writes = False, is_first_process()
         if not self._writes:
             return
         self._rates, self._weights = learning_rates(config), loss_weights(config)
@@ -55,6 +62,7 @@ class Watch:
         self._peak = perf.peak_flops_per_s()
         self._boards = open_boards(config, paths.workdir, start)
         self._log = MetricsLog(paths.workdir / "metrics.jsonl", from_step=start)
+        self._goodput = Goodput(paths.workdir, from_step=start)
         self._progress = Progress(
             config.recipe, config.steps, done=start, plain_every=config.log_every
         )
@@ -68,6 +76,8 @@ class Watch:
     def __exit__(self, kind, *error):
         if not self._writes:
             return
+        if self._profiles:
+            self._profile(starts=False)
         self._progress.close()
         self._log.close()
         for board in self._boards:
@@ -83,6 +93,14 @@ class Watch:
         yield
         self._since.wait(time.monotonic() - begin)
 
+    @contextlib.contextmanager
+    def saving(self):
+        """Counts the time inside as saving; to be called when no step is under way."""
+        self.catch_up()
+        begin = time.monotonic()
+        yield
+        self._since.save(time.monotonic() - begin)
+
     def follow(self, done, metrics):
         """Takes the metrics of the step just started, the `done`-th, and tells of the one before.
 
@@ -93,6 +111,9 @@ class Watch:
             value.copy_to_host_async()
         self.catch_up()
         self._newest = done, metrics
+        if done in self._config.profile and self._writes:
+            self.catch_up()
+            self._profile(starts=done == self._config.profile[0])
 
     def catch_up(self):
         """Waits for the step under way, if there is one, and tells of it; raises as `follow`."""
@@ -147,13 +168,36 @@ class Watch:
         figures |= loss_shares(figures, self._weights)
         update = max(done - 1 - int(newest["skipped"]), 0)
         figures |= {f"lr_{group}": float(rates[update]) for group, rates in self._rates.items()}
-        step_s = self._since.step_seconds()
-        if step_s is not None:
-            figures |= {"images_per_s": self._images / step_s, "data_wait": self._since.data_wait()}
-        if step_s is not None and self._peak:
-            figures["mfu"] = self._flops / step_s / self._peak
+        figures |= self._speed()
         for log in (self._log, *self._boards):
             log.write(done, "train", **figures)
+
+
+    def _profile(self, *, starts):
+        """Begins or ends XLA's profile of some steps, in WORKDIR/profile."""
+        if starts:
+            jax.profiler.start_trace(self._workdir / "profile")
+        elif self._profiles:
+            jax.profiler.stop_trace()
+            self._progress.note(f"profile written to {self._workdir / 'profile'}, for xprof")
+        self._profiles = starts
+
+    def _speed(self):
+        """What is known of the time since the last line, and of memory."""
+        since, figures = self._since, {}
+        self._goodput.add(since.productive_s())
+        if (step_s := since.step_seconds()) is not None:
+            figures |= {"images_per_s": self._images / step_s, "data_wait": since.data_wait()}
+            figures |= dict(zip(PERCENTILES, since.step_percentiles(), strict=True))
+            if self._peak:
+                figures["mfu"] = self._flops / step_s / self._peak
+        if since.saved_s():
+            figures["save_s"] = since.saved_s()
+        if peak := perf.memory_peak_bytes():
+            figures["memory_peak_gib"] = peak / 2**30
+        kept = self._goodput
+        counts = {"productive_s": kept.productive_s, "starts": kept.starts}
+        return figures | counts | {"goodput": kept.share()}
 
 
 def is_first_process():

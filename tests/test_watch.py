@@ -121,7 +121,8 @@ def run(tmp_path, monkeypatch):
 
 
 def without_times(lines):
-    timed = ("images_per_s", "data_wait", "mfu")
+    timed = {"images_per_s", "data_wait", "mfu", "step_s_p50", "step_s_p95", "save_s"}
+    timed |= {"productive_s", "goodput", "starts"}
     return [{name: line[name] for name in line if name not in timed} for line in lines]
 
 
@@ -182,6 +183,7 @@ def test_every_line_has_all_figures(run):
         assert line["images_per_s"] > 0 and 0 <= line["data_wait"] <= 1
         flops = recipe.step_flops(config_of())
         assert line["mfu"] == pytest.approx(flops * line["images_per_s"] / 5 / 1e12)
+        assert 0 < line["step_s_p50"] <= line["step_s_p95"] and 0 < line["goodput"] <= 1
     config = config_of()
     rates = [
         recipe_update.schedule(config.optimizer.decoder_lr, config)(step) for step in (1, 3, 5)
@@ -247,6 +249,18 @@ def test_a_resumed_run_tells_every_step_once(run, monkeypatch):
     assert json.dumps(wandb.rows) == sent and len(wandb.rows) == 6
     assert len({options["id"] for options in wandb.started}) == 1 and wandb.exits == [0, 0]
     assert wandb.started[0]["id"] == (folder / "wandb_id").read_text()
+
+
+def test_steps_that_are_asked_for_are_profiled(run, monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda path: calls.append(path))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    folder = run("--config.profile=(2, 4)", name="whole")
+    assert calls == [folder / "profile", "stop"]
+    run("--config.profile=(5, 40)", name="to the end")  # the run ends within
+    assert calls[2:] == [folder.parent / "to the end" / "profile", "stop"]
+    with pytest.raises(ConfigError, match="profile=.4, 2. must be two steps, the first one first"):
+        recipe.check(config_of("--config.profile=(4, 2)"))
 
 
 def test_an_update_that_is_left_out_is_told_and_the_run_goes_on(run, capsys):

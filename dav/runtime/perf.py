@@ -114,6 +114,13 @@ def device_peak(kind, cores=None):
     return next(hits, None)
 
 
+def memory_peak_bytes():
+    """The most that one of this process's devices has held since it started; None where devices do
+    not tell, as on a CPU."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    return max((one.get("peak_bytes_in_use", 0) for one in stats), default=0) or None
+
+
 @functools.cache
 def matmul_flops_per_s(side=1024, seconds=0.2):
     """The rate of a large float32 matrix product on this machine's devices together."""

@@ -31,7 +31,7 @@ class MetricsLog:
 
 
 class Interval:
-    """What happened since the last line of figures: means, speed, waiting.
+    """What happened since the last line of figures: means, speed, waiting, saving.
 
     Its clock starts with the first step of a run done, so that compiling is in no rate; the
     figures of that step count.
@@ -39,22 +39,31 @@ class Interval:
 
     def __init__(self, begin=None):
         """`begin` is the time at which the interval before ended; None: the run has just begun."""
-        self._begin, self._end, self._waited_s, self._left_out_s = begin, begin, 0.0, 0.0
-        self._timed_steps, self._values = 0, {}
+        self._begin, self._end = begin, begin
+        self._waited_s = self._saved_s = self._left_out_s = 0.0
+        self._left_out_before_s = 0.0  # up to the newest step
+        self._steps_s, self._values = [], {}
 
     def add(self, figures):
         """Takes the figures of one more step, done now; those that are not finite do not count."""
-        self._end = time.monotonic()
+        before, self._end = self._end, time.monotonic()
         if self._begin is None:
-            self._begin, self._waited_s, self._left_out_s = self._end, 0.0, 0.0
+            self._begin, self._waited_s, self._saved_s, self._left_out_s = self._end, 0.0, 0.0, 0.0
         else:
-            self._timed_steps += 1
+            left_out_s = self._left_out_s - self._left_out_before_s
+            self._steps_s.append(max(self._end - before - left_out_s, 0.0))
+        self._left_out_before_s = self._left_out_s
         for name, value in figures.items():
             self._values.setdefault(name, []).extend([value] if math.isfinite(value) else [])
 
     def wait(self, seconds):
         """Counts time as waiting for data."""
         self._waited_s += seconds
+
+    def save(self, seconds):
+        """Counts time as saving, in which no step could start; it is in no rate."""
+        self._saved_s += seconds
+        self._left_out_s += seconds
 
     def leave_out(self, seconds):
         """Keeps time that was no training, as drawing a picture, out of the rates."""
@@ -73,16 +82,28 @@ class Interval:
 
     def step_seconds(self):
         """Seconds a step, or None before a step could be timed."""
-        spent_s = self._spent_s()
-        return spent_s / self._timed_steps if self._timed_steps and spent_s > 0 else None
+        return sum(self._steps_s) / len(self._steps_s) if sum(self._steps_s) > 0 else None
+
+    def step_percentiles(self):
+        """(median, 95th percentile) of the seconds of its steps, or None before one was timed. The
+        end of a step is seen when the next one has been started."""
+        ordered = sorted(self._steps_s)
+        if not ordered:
+            return None
+        return tuple(ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.95))
 
     def data_wait(self):
         """The share of the time in which the loop stood still for want of a batch, or None."""
-        spent_s = self._spent_s()
-        return min(self._waited_s / spent_s, 1.0) if self._timed_steps and spent_s > 0 else None
+        spent_s = sum(self._steps_s)
+        return min(self._waited_s / spent_s, 1.0) if spent_s > 0 else None
 
-    def _spent_s(self):
-        return self._end - self._begin - self._left_out_s if self._timed_steps else 0.0
+    def productive_s(self):
+        """Seconds of steps, without compiling, waiting for data, saving and drawing."""
+        return max(sum(self._steps_s) - self._waited_s, 0.0)
+
+    def saved_s(self):
+        """Seconds in which saving kept steps from starting."""
+        return self._saved_s
 
 
 class Progress:

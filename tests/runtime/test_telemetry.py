@@ -51,16 +51,30 @@ def test_rates_leave_out_the_first_step_and_what_was_no_training(clock):
     for at in (22, 24):
         clock(at)
         interval.wait(0.25)
+        interval.leave_out(0.5)
+        interval.save(0.5)
         interval.add({"loss": 1.0})
-    interval.leave_out(2.0)
     assert interval.step_seconds() == pytest.approx(1.0)
     assert interval.data_wait() == pytest.approx(0.25)
+    assert interval.saved_s() == 1.0 and interval.productive_s() == pytest.approx(1.5)
     assert interval.means() == {"loss": pytest.approx(5 / 3)}
     after = interval.following()
     clock(27)
     after.add({"loss": 7.0})
     assert after.step_seconds() == pytest.approx(3.0) and after.data_wait() == 0
     assert after.means() == {"loss": 7.0}
+
+
+def test_percentiles_of_the_steps(clock):
+    interval = Interval()
+    assert interval.step_percentiles() is None
+    at = 0.0
+    for seconds in (50, 3, 1, 2, 4, 9):  # the first one compiles
+        at += seconds
+        clock(at)
+        interval.add({"loss": 1.0})
+    assert interval.step_percentiles() == pytest.approx((3, 9))
+    assert interval.following().step_percentiles() is None
 
 
 def test_a_figure_counts_where_it_is_finite(clock):
