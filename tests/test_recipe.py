@@ -88,7 +88,15 @@ def test_paths_understand_the_home_folder():
     assert "~" not in f"{paths.data}{paths.workdir}" and paths.workdir.is_absolute()
 
 
-def test_training_starts_from_the_encoder_that_is_named(tmp_path, monkeypatch):
+@pytest.fixture
+def quick_programs():
+    """Programs are compiled quickly, not well."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_training_starts_from_the_encoder_that_is_named(tmp_path, monkeypatch, quick_programs):
     monkeypatch.setitem(SIZES, "mini", TINY)
     other = random_weights(TINY, 3)
     save_official(tmp_path / "other.safetensors", other)
@@ -103,7 +111,7 @@ def test_training_starts_from_the_encoder_that_is_named(tmp_path, monkeypatch):
     assert not any(jax.tree.leaves(owners))  # a step may give away the student's
 
 
-def test_an_encoder_of_another_size_is_refused(tmp_path, monkeypatch):
+def test_an_encoder_of_another_size_is_refused(tmp_path, monkeypatch, quick_programs):
     monkeypatch.setitem(SIZES, "mini", dataclasses.replace(TINY, position_grid=5))
     save_official(tmp_path / "tiny.safetensors", random_weights(TINY, 0))
     config = config_of(f"--config.model.encoder_init={tmp_path / 'tiny.safetensors'}")
