@@ -172,7 +172,6 @@ class Watch:
         for log in (self._log, *self._boards):
             log.write(done, "train", **figures)
 
-
     def _profile(self, *, starts):
         """Begins or ends XLA's profile of some steps, in WORKDIR/profile."""
         if starts:
