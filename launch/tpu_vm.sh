@@ -94,7 +94,7 @@ while true; do
         continue
     fi
     everywhere 'sudo docker logs --tail 20 dav; sudo docker rm dav >/dev/null'
-    [ -z "$(grep -vx 0 <<<"$found")" ] && { echo "done"; exit 0; }
+    grep -qvx 0 <<<"$found" || { echo "done"; exit 0; }
     grep -qx 2 <<<"$found" && { echo "wrong command or config: not started again"; exit 2; }
     [ "$restarts" -ge "$MAX_RESTARTS" ] && { echo "started $restarts times again: giving up"; exit 1; }
     restarts=$((restarts + 1))

@@ -167,6 +167,15 @@ def test_the_loss_of_a_process_ends_the_others_with_one_sentence(too_late, spawn
     assert "start the same command again on all hosts" in last and "Traceback" not in said
 
 
+def test_an_error_of_ones_own_is_not_taken_for_the_loss_of_another(monkeypatch):
+    lost = "UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer"
+    assert not processes.has_lost_another(ValueError(lost))  # there is no other
+    monkeypatch.setattr(processes, "is_alone", lambda: False)
+    assert processes.has_lost_another(ValueError(lost))
+    assert not processes.has_lost_another(ValueError("RESOURCE_EXHAUSTED: out of memory"))
+    assert not processes.has_lost_another(ConnectionError("Connection reset by peer"))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 @pytest.mark.parametrize("victim", [0, 1])

@@ -25,9 +25,10 @@ LOST = (
     "another process of this run was lost, or the link to it (the lines above and its own log say "
     "more); start the same command again on all hosts: it continues from the last checkpoint"
 )
-# How the runtimes put it that the other side of a collective operation has gone.
+# How the runtimes put it that a collective operation has lost its other side: a status code, and
+# the library or what became of the link. jax raises it as one of several exceptions.
 LOSS = re.compile(
-    "gloo|nccl|peer|heartbeat|coordination|connection|barrier|unavailable|deadline", re.IGNORECASE
+    r"(?s)[A-Z_]{5,}: .*(?i:gloo|nccl|peer|heartbeat|coordination|connection|barrier|deadline)"
 )
 
 _name = "dav"  # of this process, as error messages have it
@@ -154,7 +155,7 @@ def name():
 
 def has_lost_another(error):
     """Whether an error is a collective operation's, since another process has gone."""
-    return _name != "dav" and type(error).__name__ == "JaxRuntimeError" and LOSS.search(str(error))
+    return not is_alone() and bool(LOSS.match(str(error)))
 
 
 def leave(code):
