@@ -293,6 +293,22 @@ def test_slurm_s_processes_find_each_other(slurm, environment):
     assert out.count("data 2 × fsdp 1 on 2 cpu device(s)") == 1 and out.endswith("done\n")
 
 
+@pytest.mark.long
+def test_slurm_s_processes_train_together(slurm, environment, sample_root, tmp_path):
+    steps = ["--config.steps=2", "--config.log_every=1", "--config.batch.labelled=4"]
+    small = ["--config.crop_px=(28, 28)", "--config.train_short_side_px=28"]
+    arguments = ["--config=configs/teacher.py", f"--config.data.root={sample_root}", *steps, *small]
+    quick = {**environment, "JAX_PLATFORMS": "cpu", "PYTHON": sys.executable}
+    run = tmp_path / "run"
+    options = ["--nodes=1", "--ntasks-per-node=2"]
+    job = slurm(options, "slurm_train.sbatch", [*arguments, f"--workdir={run}"], **quick)
+    out, err = job.communicate(timeout=600)
+    assert job.returncode == 0, err
+    assert out.count("teacher: 2 steps in") == 1 and (run / "checkpoints" / "2").is_dir()
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+
+
 def run_tpu_script(folder, codes, *command):
     """Runs launch/tpu_vm.sh on a stub whose two hosts end each attempt as told; returns its exit
     code, what it printed, and the gcloud verbs that it used."""

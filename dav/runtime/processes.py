@@ -11,15 +11,18 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import sys
+import threading
 import time
 
-from dav.errors import ConfigError, DavError
+from dav.errors import ConfigError, DavError, Stopped
 
 CONNECT_S = 300  # hosts of a pod come up minutes apart
 HEARTBEAT_S = 30  # without a sign of life a process counts as lost: well below a minute
 LAST_WORDS_S = 2
-FAREWELL_S = 3600  # that the others wait at the end while process 0 draws the report
+STOP_S = 30  # within which all processes end that were asked to stop
+FAREWELL_S = 24 * 3600  # that the others wait at the end while process 0 draws the report
 SLURM_STEP = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")  # what jax wants to see
 LOST = (
     "another process of this run was lost, or the link to it (the lines above and its own log say "
@@ -51,9 +54,12 @@ def start(coordinator="", process_id=None, num_processes=None, *, timeout_s=CONN
     import jax
 
     where = coordinator or "the place that the environment names"
-    known = f"{process_id} of {num_processes}" if coordinator else f"on {os.uname().nodename}"
-    _connect(how, f"process {known}", where, timeout_s)
+    known = f"{process_id} of {num_processes}" if coordinator else "of a run"
     global _name
+    _name = f"dav on {os.uname().nodename}"  # until it has a number
+    if process_id == 0 and coordinator:
+        _check_port(coordinator)
+    _connect(how, f"process {known}", where, timeout_s)
     _name = f"dav, process {jax.process_index()} of {jax.process_count()}"
     _say_at_abort(f"{_name}: {LOST}", 2)
     if not is_first():
@@ -159,16 +165,36 @@ def has_lost_another(error):
 
 
 def leave(code):
-    """Ends one process of several at once if its job has failed.
+    """Ends one process of several at once if its job has not come to its end.
 
-    A normal exit would wait for the others, which wait for this one.
+    A normal exit waits for all others, which may be waiting for this one; after a stop, which may
+    have been asked of this process alone, it does so for a while.
     """
-    if not is_alone() and code not in (0, 75):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if is_first():  # the others end when it does: they may have something to say as well
-            time.sleep(LAST_WORDS_S)
-        os._exit(code)
+    if is_alone() or code == 0:
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    import jax
+
+    if code == Stopped.exit_code:
+        farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        farewell.start()
+        farewell.join(STOP_S)
+    elif jax.distributed.is_initialized():  # all end with process 0, and may have words to say
+        time.sleep(LAST_WORDS_S)
+    os._exit(code)
+
+
+def _check_port(coordinator):
+    """Raises DavError if process 0 cannot listen; jaxlib may crash where it notices itself."""
+    try:
+        with socket.create_server(("", int(coordinator.rpartition(":")[2]))):
+            pass
+    except (OSError, OverflowError) as error:
+        raise DavError(
+            f"process 0 cannot listen at the port of --coordinator={coordinator} ({error}); take "
+            "another"
+        ) from None
 
 
 def _connect(how, who, where, timeout_s):
@@ -176,7 +202,7 @@ def _connect(how, who, where, timeout_s):
     import jax
 
     late = (
-        f"dav: {who} did not meet all the others at {where} within {timeout_s} s: were all "
+        f"{_name}: {who} did not meet all the others at {where} within {timeout_s} s: were all "
         "started, and can this host reach that port?"
     )
     with _own_last_words(late):
@@ -190,8 +216,7 @@ def _connect(how, who, where, timeout_s):
         except (RuntimeError, ValueError, OSError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise DavError(
-                f"{who} cannot connect at {where} ({reason}): is the port free, and are all "
-                "processes started alike?"
+                f"{who} cannot connect at {where} ({reason}): are all processes started alike?"
             ) from error
 
 
@@ -208,6 +233,7 @@ def _own_last_words(text):
         yield
     finally:
         os.dup2(stderr, 2)
+        _say_at_abort(f"{_name}: {LOST}", 2)
         os.close(null)
         os.close(stderr)
         for number, handler in before.items():
