@@ -15,10 +15,10 @@ WORKDIR is runs/RECIPE-PRESET by default. The same command again continues where
     --compilation_cache=DIR  keeps compiled programs in DIR for the next start; `workdir`: in
                              WORKDIR/compiled
 
-On several hosts or GPUs the same command is started once for each process, on a disk that all of
-them see (docs/scale.md). On Cloud TPU, GKE's TPU nodes and under Slurm's srun the processes find
-each other; elsewhere each is told where process 0 is, its own number and how many there are.
---num_processes=1 alone: one process, whatever the environment says.
+On several hosts or GPUs the same command, of one stage, is started once for each process, on a
+disk that all of them see (docs/scale.md). On Cloud TPU, GKE's TPU nodes and under Slurm's srun the
+processes find each other; elsewhere each is told where process 0 is, its own number and how many
+there are. --num_processes=1 alone: one process, whatever the environment says.
 
 Exit codes: 0 done; 2 wrong usage or config; 75 stopped on request, start again to continue; 1
 anything else.
@@ -135,10 +135,10 @@ def run(config, workdir, job, start):
 
     keep_freed_memory()
     begin(workdir, **start)
+    check_job(job)
     from dav import auto, evaluate, folders, label, plan, prepare, recipe, train
 
     recipe.check(config)
-    check_job(config, folders.make_paths(config, workdir), job)
     jobs = {
         "auto": auto.auto,
         "prepare": prepare.prepare,
@@ -162,19 +162,17 @@ def begin(workdir, compilation_cache, **others):
         keep_programs(own if compilation_cache == "workdir" else compilation_cache)
 
 
-def check_job(config, paths, job):
-    """Raises ConfigError where several processes would do what is one process's work."""
-    from dav import prepare
+def check_job(job):
+    """Raises ConfigError for a job that several processes cannot do together."""
     from dav.errors import ConfigError
     from dav.runtime import processes
 
     if processes.is_alone() or job not in ("auto", "prepare"):
         return
-    if job == "prepare" or prepare.missing_sets(config, paths):
-        raise ConfigError(
-            "data sets are prepared by one command, which uses all cores of its host: run it once "
-            "with --job=prepare --num_processes=1, then this one on every host"
-        )
+    raise ConfigError(
+        "several processes work on one stage at a time: say --job=label, train or evaluate; data "
+        "sets are prepared by one process alone, with --job=prepare --num_processes=1"
+    )
 
 
 def quieten():

@@ -1,6 +1,6 @@
-"""As much of gcloud, docker and sudo as launch/tpu_vm.sh needs, on this machine alone.
+"""As much of gcloud and docker as launch/tpu_vm.sh needs, on this machine alone.
 
-    python tests/stub_gcloud.py gcloud|docker|sudo|mountpoint ARGUMENT ...
+    python tests/stub_gcloud.py gcloud|docker ARGUMENT ...
 
 STUB_GCLOUD holds its files: `log` of all gcloud commands, `state` of the queued resource, and a
 folder for each of its two hosts. A container runs its command at once and to its end; the file
@@ -9,7 +9,6 @@ the TPU away during that attempt.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -99,12 +98,5 @@ def code_of_this_attempt(host):
     return "running" if plan[0] == "taken" else plan[0].split()[HOSTS.index(host.name)]
 
 
-def sudo(arguments):
-    if re.match("docker|gcloud", arguments[0]):
-        return docker(arguments[1:]) if arguments[0] == "docker" else 0
-    return 0
-
-
 if __name__ == "__main__":
-    verbs = {"gcloud": gcloud, "docker": docker, "sudo": sudo, "mountpoint": lambda _: 0}
-    sys.exit(verbs[sys.argv[1]](sys.argv[2:]))
+    sys.exit({"gcloud": gcloud, "docker": docker}[sys.argv[1]](sys.argv[2:]))

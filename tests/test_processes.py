@@ -51,6 +51,7 @@ def free_port():
         ),
         ({}, True, {"cluster_detection_method": "gcetpu"}),
         ({"TPU_SKIP_MDS_QUERY": "1"}, True, {}),
+        ({"JAX_PLATFORMS": "cpu"}, True, {}),  # a TPU host that works without its TPU
     ],
 )
 def test_the_environment_says_who_else_there_is(environ, tpu_vm, found):
@@ -231,17 +232,17 @@ def test_the_flags_of_the_command_line_are_read_and_refused():
         parse_all([*config, "--process_id=one"])
 
 
-def test_data_sets_are_not_prepared_by_several_processes(monkeypatch, tmp_path):
-    from dav import folders, main
+def test_several_processes_work_on_one_stage_at_a_time(monkeypatch):
+    from dav import main
 
-    config, _, job = main.parse(["dav", "--config=configs/student.py"])
-    paths = folders.make_paths(config, tmp_path)
-    main.check_job(config, paths, job)
+    for job in main.JOBS:
+        main.check_job(job)
     monkeypatch.setattr(processes, "is_alone", lambda: False)
     for job in ("auto", "prepare"):
         with pytest.raises(ConfigError, match="--job=prepare --num_processes=1"):
-            main.check_job(config, paths, job)
-    main.check_job(config, paths, "train")
+            main.check_job(job)
+    for job in ("train", "label", "evaluate", "plan"):
+        main.check_job(job)
 
 
 @pytest.mark.parametrize(
