@@ -252,7 +252,8 @@ def fail(message, code):
     """Prints one line to stderr; returns the exit code."""
     from dav.runtime import processes
 
-    print(f"{processes.name()}: {message}", file=sys.stderr, flush=True)
+    # Line and end in one go: several processes may share a terminal.
+    print(f"{processes.name()}: {message}\n", end="", file=sys.stderr, flush=True)
     return code
 
 
