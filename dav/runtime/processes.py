@@ -21,7 +21,7 @@ from dav.errors import ConfigError, DavError, Stopped
 CONNECT_S = 300  # hosts of a pod come up minutes apart
 HEARTBEAT_S = 30  # without a sign of life a process counts as lost: well below a minute
 LAST_WORDS_S = 2
-STOP_S = 30  # within which all processes end that were asked to stop
+STOP_S = 60  # within which all processes end that were asked to stop
 FAREWELL_S = 24 * 3600  # that the others wait at the end while process 0 draws the report
 SLURM_STEP = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")  # what jax wants to see
 LOST = (
