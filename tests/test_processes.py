@@ -1,10 +1,13 @@
 """Who belongs to a run is found out from flags or environment; the loss of one ends the others."""
 
+import contextlib
+import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -110,8 +113,8 @@ def spawn(environment):
     """spawn(steps, *flags, **variables) → the running process."""
     started = []
 
-    def run(steps, *flags, **variables):
-        command = [sys.executable, "tests/collective_steps.py", str(steps), *flags]
+    def run(steps, *flags, program=("tests/collective_steps.py",), **variables):
+        command = [sys.executable, *program, str(steps), *flags]
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -155,6 +158,56 @@ def test_two_hosts_meet_by_gke_s_variables_and_only_the_first_speaks(too_late, s
     assert [process.returncode for process in pair] == [0, 0], first_err
     assert [line for line in first.splitlines() if "of" in line[:5]] == ["0 of 2: 2"] * 2
     assert second == ""
+
+
+# jax is made to believe in TPU chips, and then to do without them.
+TPU_VM = """
+import os, sys
+sys.path.insert(0, "tests")
+import jax
+jax.config.update("jax_platforms", "cpu")
+del os.environ["TPU_SKIP_MDS_QUERY"]
+import collective_steps
+collective_steps.work()
+"""
+
+
+@contextlib.contextmanager
+def metadata_server(worker):
+    """HOST:PORT of what a host of a Cloud TPU slice asks who it is."""
+    answers = {
+        "agent-worker-number": str(worker),
+        "worker-network-endpoints": "127.0.0.1,127.0.0.1",
+        "tpu-env": "ACCELERATOR_TYPE: 'v5litepod-8'",
+    }
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answers[self.path.rpartition("/")[2]].encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.long
+def test_two_hosts_of_a_cloud_tpu_meet_by_their_metadata(spawn):
+    common = {"JAX_FORCE_TPU_INIT": "1", "JAX_COORDINATOR_PORT": str(free_port())}
+    with metadata_server(0) as first, metadata_server(1) as second:
+        hosts = {"JAX_PLATFORMS": "", **common}
+        pair = [
+            spawn(2, **hosts, GCE_METADATA_IP=where, program=("-c", TPU_VM))
+            for where in (first, second)
+        ]
+        (out, err), _ = (process.communicate(timeout=120) for process in pair)
+    assert [process.returncode for process in pair] == [0, 0], err
+    assert [line for line in out.splitlines() if "of" in line[:5]] == ["0 of 2: 2"] * 2
 
 
 def test_the_loss_of_a_process_ends_the_others_with_one_sentence(too_late, spawn):

@@ -109,7 +109,7 @@ def detect(environ, tpu_vm):
     if hosts:
         several = "," in hosts or int(environ.get("MEGASCALE_NUM_SLICES") or 1) > 1
         return {"cluster_detection_method": "gketpu"} if several else {}
-    if "TPU_SKIP_MDS_QUERY" in environ or "tpu" not in environ.get("JAX_PLATFORMS", "tpu"):
+    if "TPU_SKIP_MDS_QUERY" in environ or "tpu" not in (environ.get("JAX_PLATFORMS") or "tpu"):
         return {}
     return {"cluster_detection_method": "gcetpu"}
 
