@@ -7,7 +7,7 @@
 # after exit code 75 or a crash, stops after 0 and 2. Interrupted, it leaves the TPU at work; the
 # same command goes on looking after it. When all is done:
 #     launch/tpu_vm.sh delete
-set -u
+set -uo pipefail
 
 # Edit here, or set them outside.
 PROJECT=${PROJECT:-my-project}
@@ -68,7 +68,7 @@ begin() {
             --stop-timeout=60 --volume=/dav:/dav $IMAGE $*"
 }
 
-# One word per host: `running`, or its exit code.
+# One word per host: `running`, or its exit code. Fails unless all answer.
 codes() {
     everywhere "echo dav-code \$(sudo docker inspect --format \
         '{{if .State.Running}}running{{else}}{{.State.ExitCode}}{{end}}' dav)" |
@@ -85,7 +85,8 @@ restarts=0
 while true; do
     acquire
     begin "$command" || { [ "$(state)" = ACTIVE ] && sleep "$POLL_S"; continue; }
-    while found=$(codes) && [[ $found == *running* ]]; do
+    while found=$(codes) || found=''; do
+        [[ $found == *running* ]] || break
         sleep "$POLL_S"
     done
     if [ -z "$found" ] || [ "$(state)" != ACTIVE ]; then
