@@ -1,7 +1,8 @@
 """dav: trains Depth Anything.
 
     python -m dav.main --config=configs/student.py[:PRESET] [--workdir=DIR] [--job=JOB]
-                       [--config.KEY=VALUE ...]
+                       [--compilation_cache=DIR] [--config.KEY=VALUE ...]
+                       [--coordinator=HOST:PORT --process_id=K --num_processes=N]
 
 JOB is one of
     auto      print the plan, then run what is missing: data, teacher, labels, student, evaluation
@@ -10,6 +11,15 @@ JOB is one of
     plan      print the plan only
 
 WORKDIR is runs/RECIPE-PRESET by default. The same command again continues where it stopped.
+
+    --compilation_cache=DIR  keeps compiled programs in DIR for the next start; `workdir`: in
+                             WORKDIR/compiled
+
+On several hosts or GPUs the same command, of one stage, is started once for each process, on a
+disk that all of them see (docs/scale.md). On Cloud TPU, GKE's TPU nodes and under Slurm's srun the
+processes find each other; elsewhere each is told where process 0 is, its own number and how many
+there are. --num_processes=1 alone: one process, whatever the environment says.
+
 Exit codes: 0 done; 2 wrong usage or config; 75 stopped on request, start again to continue; 1
 anything else.
 """
@@ -22,12 +32,17 @@ import sys
 INTERRUPTED = "stopped; what was finished is kept, the same command continues"
 UNUSABLE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 UNUSABLE_PATH += (errno.ENAMETOOLONG, errno.ENOENT)
+START_FLAGS = ("compilation_cache", "coordinator", "process_id", "num_processes")
 JOBS = ("auto", "prepare", "train", "label", "evaluate", "plan")
 
 
 def main(argv):
     """Runs one command; returns its exit code."""
-    return carry_out(argv, __doc__, lambda: run(*parse(argv)))
+    code = carry_out(argv, __doc__, lambda: run(*parse_all(argv)))
+    from dav.runtime import processes
+
+    processes.leave(code)
+    return code
 
 
 def carry_out(argv, usage, work, *, interrupted=INTERRUPTED, **hints):
@@ -52,6 +67,11 @@ def carry_out(argv, usage, work, *, interrupted=INTERRUPTED, **hints):
 
 def parse(argv):
     """Command line → config, work folder, job. Raises ConfigError for what makes no sense."""
+    return parse_all(argv)[:3]
+
+
+def parse_all(argv):
+    """The same, and the flags of the start by name: where programs are kept, who else there is."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -61,6 +81,10 @@ def parse(argv):
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("job", "auto", "", flag_values=values)
+    for flag in ("compilation_cache", "coordinator"):
+        flags.DEFINE_string(flag, "", "", flag_values=values)
+    for flag in ("process_id", "num_processes"):
+        flags.DEFINE_integer(flag, None, "", flag_values=values)
     try:
         rest = values(argv)[1:]
         config = values.config
@@ -73,7 +97,8 @@ def parse(argv):
         raise ConfigError("--config=FILE is missing, for example --config=configs/student.py")
     if values.job not in JOBS:
         raise ConfigError(f"unknown --job={values.job}; known: {', '.join(JOBS)}")
-    return config, values.workdir or f"runs/{name}", values.job
+    start = {flag: values[flag].value for flag in START_FLAGS}
+    return config, values.workdir or f"runs/{name}", values.job, start
 
 
 def read_flags(values, argv):
@@ -103,12 +128,14 @@ def read_only_flags(values, argv, *, required):
             raise ConfigError(f"--{name} is missing (--help shows the usage)")
 
 
-def run(config, workdir, job):
+def run(config, workdir, job, start):
     """Dispatches to a job; imports happen here, so that usage errors are quick."""
     quieten()
     from dav.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
+    begin(workdir, **start)
+    check_job(job)
     from dav import auto, evaluate, folders, label, plan, prepare, recipe, train
 
     recipe.check(config)
@@ -121,6 +148,31 @@ def run(config, workdir, job):
         "plan": plan.show,
     }
     jobs[job](config, folders.make_paths(config, workdir))
+
+
+def begin(workdir, compilation_cache, **others):
+    """What comes before any job: the other processes, and where compiled programs are kept."""
+    from dav.runtime import processes
+
+    processes.start(**others)
+    if compilation_cache:
+        from dav.runtime.compiled import keep_programs
+
+        own = os.path.join(os.path.expanduser(workdir), "compiled")
+        keep_programs(own if compilation_cache == "workdir" else compilation_cache)
+
+
+def check_job(job):
+    """Raises ConfigError for a job that several processes cannot do together."""
+    from dav.errors import ConfigError
+    from dav.runtime import processes
+
+    if processes.is_alone() or job not in ("auto", "prepare"):
+        return
+    raise ConfigError(
+        "several processes work on one stage at a time: say --job=label, train or evaluate; data "
+        "sets are prepared by one process alone, with --job=prepare --num_processes=1"
+    )
 
 
 def quieten():
@@ -141,6 +193,7 @@ def explain(error, folder_options="--workdir or --config.data.root"):
     `folder_options` are the command's own that name folders, for the hint at an unusable path.
     """
     from dav.errors import DavError
+    from dav.runtime import processes
 
     chain = list(causes(error))
     if any(is_disk_full(cause) for cause in chain):
@@ -149,6 +202,8 @@ def explain(error, folder_options="--workdir or --config.data.root"):
             "half-written counts as done",
             1,
         )
+    for cause in filter(processes.has_lost_another, chain):  # whatever was made of it on the way
+        return fail(f"{processes.LOST} ({str(cause).strip().splitlines()[0]})", 1)
     for cause in chain:
         if isinstance(cause, DavError):
             return fail(str(cause), cause.exit_code)
@@ -195,7 +250,10 @@ def describe(error):
 
 def fail(message, code):
     """Prints one line to stderr; returns the exit code."""
-    print(f"dav: {message}", file=sys.stderr, flush=True)
+    from dav.runtime import processes
+
+    # Line and end in one go: several processes may share a terminal.
+    print(f"{processes.name()}: {message}\n", end="", file=sys.stderr, flush=True)
     return code
 
 

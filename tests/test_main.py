@@ -167,7 +167,7 @@ def test_ctrl_c_at_the_start_is_one_message():
     code = """
 import signal, sys
 from dav import main
-main.parse = lambda argv: signal.raise_signal(signal.SIGINT)
+main.parse_all = lambda argv: signal.raise_signal(signal.SIGINT)
 sys.exit(main.main(["dav", "--config=x"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
