@@ -47,6 +47,8 @@ setup(
         # The peers that benchmarks measure against, beside those of `parity`.
         "benchmarks": ["imagecodecs>=2025.3", "onnxruntime>=1.20", "onnxscript>=0.2"],
         "tensorboard": TENSORBOARD,
+        # Compiles for TPU pods (--topology); on a TPU VM jax[tpu] brings it.
+        "tpu": ["libtpu"],
         "wandb": ["wandb>=0.18"],
         "sky": ["torch>=2.6", "transformers>=5.0"],
         "test": [

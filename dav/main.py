@@ -2,18 +2,23 @@
 
     python -m dav.main --config=configs/student.py[:PRESET] [--workdir=DIR] [--job=JOB]
                        [--compilation_cache=DIR] [--config.KEY=VALUE ...]
+                       [--topology=POD] [--mfu=SHARE]
                        [--coordinator=HOST:PORT --process_id=K --num_processes=N]
 
 JOB is one of
     auto      print the plan, then run what is missing: data, teacher, labels, student, evaluation
     prepare   build the data sets            label      pseudo-labels by the trained teacher
     train     train the config's recipe      evaluate   figures and report
-    plan      print the plan only
+    plan      print the plan only, and what the training costs
 
 WORKDIR is runs/RECIPE-PRESET by default. The same command again continues where it stopped.
 
     --compilation_cache=DIR  keeps compiled programs in DIR for the next start; `workdir`: in
                              WORKDIR/compiled
+
+    --topology=v5e:16x16     the plan is for that TPU pod, and the training step is compiled for it,
+                             without a TPU: does it fit, what is sent (v5p:4x4x4, v6e:8x8, …)
+    --mfu=0.4                share of the devices' peak rate that the plan reckons with
 
 On several hosts or GPUs the same command, of one stage, is started once for each process, on a
 disk that all of them see (docs/scale.md). On Cloud TPU, GKE's TPU nodes and under Slurm's srun the
@@ -33,6 +38,7 @@ INTERRUPTED = "stopped; what was finished is kept, the same command continues"
 UNUSABLE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 UNUSABLE_PATH += (errno.ENAMETOOLONG, errno.ENOENT)
 START_FLAGS = ("compilation_cache", "coordinator", "process_id", "num_processes")
+PLAN_FLAGS = ("topology", "mfu")
 JOBS = ("auto", "prepare", "train", "label", "evaluate", "plan")
 
 
@@ -71,7 +77,8 @@ def parse(argv):
 
 
 def parse_all(argv):
-    """The same, and the flags of the start by name: where programs are kept, who else there is."""
+    """The same, and by name the flags of the start (where programs are kept, who else there is) and
+    of the plan."""
     from absl import flags
     from ml_collections import config_flags
 
@@ -81,10 +88,11 @@ def parse_all(argv):
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("job", "auto", "", flag_values=values)
-    for flag in ("compilation_cache", "coordinator"):
+    for flag in ("compilation_cache", "coordinator", "topology"):
         flags.DEFINE_string(flag, "", "", flag_values=values)
     for flag in ("process_id", "num_processes"):
         flags.DEFINE_integer(flag, None, "", flag_values=values)
+    flags.DEFINE_float("mfu", None, "", flag_values=values)
     try:
         rest = values(argv)[1:]
         config = values.config
@@ -97,8 +105,19 @@ def parse_all(argv):
         raise ConfigError("--config=FILE is missing, for example --config=configs/student.py")
     if values.job not in JOBS:
         raise ConfigError(f"unknown --job={values.job}; known: {', '.join(JOBS)}")
-    start = {flag: values[flag].value for flag in START_FLAGS}
-    return config, values.workdir or f"runs/{name}", values.job, start
+    start, plan = ({f: values[f].value for f in names} for names in (START_FLAGS, PLAN_FLAGS))
+    check_plan_flags(values.job, **plan)
+    return config, values.workdir or f"runs/{name}", values.job, start, plan
+
+
+def check_plan_flags(job, topology, mfu):
+    """Raises ConfigError where they make no sense."""
+    from dav.errors import ConfigError
+
+    if (topology or mfu is not None) and job != "plan":
+        raise ConfigError("--topology and --mfu are for --job=plan")
+    if mfu is not None and not 0 < mfu <= 1:
+        raise ConfigError(f"--mfu={mfu} must be above 0, up to 1")
 
 
 def read_flags(values, argv):
@@ -128,9 +147,13 @@ def read_only_flags(values, argv, *, required):
             raise ConfigError(f"--{name} is missing (--help shows the usage)")
 
 
-def run(config, workdir, job, start):
+def run(config, workdir, job, start, planning):
     """Dispatches to a job; imports happen here, so that usage errors are quick."""
     quieten()
+    if planning["topology"]:
+        from dav.runtime import topology
+
+        topology.prepare_environment()
     from dav.runtime.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -145,7 +168,7 @@ def run(config, workdir, job, start):
         "train": train.train,
         "label": label.label,
         "evaluate": evaluate.evaluate,
-        "plan": plan.show,
+        "plan": lambda *args: plan.plan(*args, **planning),
     }
     jobs[job](config, folders.make_paths(config, workdir))
 

@@ -20,7 +20,8 @@ from dav import (
 )
 from dav.data import sources
 from dav.models.depth_anything import SIZES
-from dav.runtime import parallel, perf, topology
+from dav.runtime import parallel, perf
+from dav.runtime import topology as topologies
 from dav.runtime.telemetry import format_duration
 
 COMPILE_S = 25  # of one training step, on a small machine
@@ -39,14 +40,14 @@ class Stage:
     run: Any
 
 
-def plan(config, paths, *, pod_name="", mfu=None):
+def plan(config, paths, *, topology="", mfu=None):
     """Prints the plan and what the recipe's own training costs, on the devices that there are or
     on a TPU pod, for which the training step is then compiled too.
 
-    mfu: share of the devices' peak rate to reckon with. Raises ConfigError for a pod that there is
-    not, or whose devices the batch does not split over.
+    topology: the pod's name. mfu: share of the devices' peak rate to reckon with. Raises
+    ConfigError for a pod that there is not, or whose devices the batch does not split over.
     """
-    pod = topology.pod(pod_name) if pod_name else None
+    pod = topologies.pod(topology) if topology else None
     devices = pod.devices if pod else jax.devices()
     trainer = recipe.make_trainer(config, devices=devices)
     mfu = mfu or perf.expected_share(devices)

@@ -131,6 +131,21 @@ def test_help_and_an_empty_command_show_the_usage(capsys):
     assert main(["dav"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--topology=v5e:2x2",), "are for --job=plan"),
+        (("--mfu=0.4",), "are for --job=plan"),
+        (("--job=plan", "--mfu=40"), "must be above 0, up to 1"),
+        (("--job=plan", "--mfu=fast"), "mfu"),
+    ],
+)
+def test_flags_of_the_plan_that_make_no_sense_are_refused(capsys, flags, message):
+    assert main(["dav", STUDENT, *flags]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
 def test_the_plan_costs_nothing(capsys, tmp_path):
     assert main(["dav", STUDENT, "--job=plan", f"--workdir={tmp_path / 'run'}"]) == 0
     said = capsys.readouterr().out
