@@ -41,8 +41,8 @@ class UnlabelledSet:
     whole: int  # images of all its shards
     claims: Claims
     since: float = 0.0  # the file system's time when this process began
-    damaged: dict = field(default_factory=dict)  # {shard: why it cannot be read}
-    failed: int = 0  # images without a label, in the shards of this process
+    damaged: dict = field(default_factory=dict)  # {image shard: why it cannot be read}
+    lost: int = 0  # images of those
 
 
 def label(config, paths):
@@ -155,12 +155,12 @@ def label_all(config, sets, teacher, teller, pool, stop):
         if not claimed and any(one.missing for one in sets):
             wait(min(POLL_S, config.label_lease_s / 10), check)
         survey(sets)
-        teller.update(count_missing(sets), 0)
+    teller.update(count_missing(sets), 0, last=True)
 
 
 def count_missing(sets):
-    """Images that nobody has labelled yet."""
-    return sum(sum(list(one.missing.values())) for one in sets)
+    """Images that nobody has labelled yet, those included that nobody can."""
+    return sum(sum(list(one.missing.values())) + one.lost for one in sets)
 
 
 def wait(seconds, check):
@@ -184,11 +184,11 @@ def claim_shards(sets, check, with_room):
             continue
         records = one.missing[path]
         if damage := label_shards.damaged_shards(one.folder, one.since).get(path.name):
-            one.damaged[path] = damage  # by another process, since this one began
+            lose(one, path, damage)  # another process has found it, since this one began
         line = label_shards.read_line(one.folder, path.name)
         if damage or label_shards.is_whole(one.folder, line, one.origin, records):
             one.claims.release(path.name)
-            del one.missing[path]
+            one.missing.pop(path, None)
             continue
         try:
             yield label_run.ShardInHand(
@@ -213,7 +213,7 @@ def write_shard(one, shard, teacher):
     """Puts a shard's labels in place and gives it up; returns its number of images."""
     if shard.damage:
         label_shards.list_damaged(one.folder, shard.path.name, shard.damage, me=one.claims.me)
-        one.damaged[shard.path] = shard.damage
+        lose(one, shard.path, shard.damage)
         images = 0
     else:
         line = label_summary.describe_shard(shard, teacher, one.origin)
@@ -223,6 +223,12 @@ def write_shard(one, shard, teacher):
     one.claims.release(shard.path.name)
     one.missing.pop(shard.path, None)
     return images
+
+
+def lose(one, path, reason):
+    """Takes note of an image shard that cannot be labelled."""
+    one.damaged[path] = reason
+    one.lost += one.missing.pop(path, 0)
 
 
 def survey(sets):
@@ -245,8 +251,9 @@ def tell_damage(sets):
     damaged = {path: why for one in sets for path, why in one.damaged.items()}
     if damaged:
         path, why = next(iter(damaged.items()))
+        shards = f"{len(damaged)} image shard{'s' * (len(damaged) != 1)}"
         raise DavError(
-            f"{len(damaged)} image shards could not be read and have no labels, the others have; "
-            f"the first: {path.name}: {why}. Run --job=prepare, which rebuilds damaged shards, "
-            "then --job=label again"
+            f"{shards} could not be read and got no labels, all others did; the first is "
+            f"{path.name}: {why}. Run --job=prepare, which rebuilds damaged shards, then "
+            "--job=label again"
         )

@@ -101,11 +101,12 @@ class Teller:
         with self._lock:
             self._progress.note(sentence)
 
-    def update(self, left, own):
+    def update(self, left, own, *, last=False):
         """`left` images are still missing; this process has labelled `own` more."""
         self._own += own
         now, done = time.monotonic(), self._progress.total - left
-        if done == self._done or (left and not self._is_live and now - self._told < EVERY_S):
+        is_early = not (last or self._is_live) and now - self._told < EVERY_S
+        if done == self._done or is_early:
             return
         self._told, self._done = now, done
         with self._lock:

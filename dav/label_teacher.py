@@ -122,9 +122,8 @@ def _foreign(config, everywhere):
 def make_start(model, params, mesh, *, flip=False):
     """(images uint8 [B, h, w, 3]) → disparity float32 [B, h, w], begun on the devices of `mesh`.
 
-    Every device runs the same program on its own share of the batch, so that what an image gives
-    depends neither on the number of devices nor on what other processes do. With `flip` it is the
-    mean of the map and of the mirrored image's map, mirrored back.
+    Every device runs the same program on its own share of the batch and needs no other. With `flip`
+    the map is the mean of the image's and of the mirrored image's, mirrored back.
     """
 
     def look(params, images):

@@ -95,6 +95,8 @@ class ShardRecords:
         return self.records
 
     def __getitem__(self, index):
+        if not 0 <= index < self.records:
+            raise IndexError(index)
         try:
             return self.features.deserialize_example_np(self.reader.read([index])[0])
         except Exception as error:

@@ -6,7 +6,7 @@ import time
 from dav.errors import DavError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-RETRY_S = 5.0
+RETRY_S = 0.5, 10.0  # the first pause, and the longest: each is twice the one before
 
 
 def wait_for_space(work, where, *, limit_s, tell, stopping):
@@ -15,7 +15,7 @@ def wait_for_space(work, where, *, limit_s, tell, stopping):
     tell(sentence) is called when the waiting begins and when it ends; stopping() → whether to give
     up at once. Raises DavError, naming the folder `where`, when the time is over.
     """
-    begin = None
+    begin, pause_s = None, RETRY_S[0]
     while True:
         try:
             result = work()
@@ -31,7 +31,8 @@ def wait_for_space(work, where, *, limit_s, tell, stopping):
             if begin is None:
                 begin = time.monotonic()
                 tell(f"no space left on device for {where}: waiting up to {limit_s:.0f} s for room")
-            _pause(min(RETRY_S, limit_s - waited_s), stopping)
+            _pause(min(pause_s, limit_s - waited_s), stopping)
+            pause_s = min(2 * pause_s, RETRY_S[1])
         else:
             if begin is not None:
                 tell(f"there is room in {where} again, after {time.monotonic() - begin:.0f} s")
