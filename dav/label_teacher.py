@@ -25,7 +25,7 @@ from dav.weights import load
 # Upright too, so there are nine. Most cameras' and screens' are met; from 9:16 to 16:9 none is
 # further off than 9 %, and 2:1 is seen as 16:9, 12 % off.
 ASPECTS = (1, 7 / 6, 4 / 3, 3 / 2, 16 / 9)
-REST = 4  # a shard's last images of a shape go in batches of this part of a full one
+REST = 4  # a shard's last images of a shape go in batches of a fourth, or in a full one
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class Teacher:
         return self.batch * self.devices
 
     def rest(self, images):
-        """Images of the batch that so many, fewer than a full one, go in."""
+        """Images of the batches that so many, fewer than a full one, go in: small ones where they
+        leave fewer places empty."""
         small = max(1, self.batch // REST) * self.devices
-        return small if images <= small else self.full
+        return small if -(-images // small) * small < self.full else self.full
 
     def shape(self, height, width):
         """(h, w) at which the network sees an image."""

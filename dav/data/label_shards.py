@@ -76,9 +76,12 @@ def _write_records(path, records):
         writer.close()
         written = ArrayRecordReader(str(path)).num_records()
     except (RuntimeError, ValueError) as error:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise DavError(f"{path} cannot be written ({str(error).splitlines()[0]})") from error
     if written != len(records):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        raise DavError(f"{path} was not written whole: it holds {written} of {len(records)} labels")
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
@@ -239,7 +242,29 @@ def open_labels(folder, counts):
     from grain.sources import ArrayRecordDataSource
 
     parts = [Part(str(Path(folder) / name), 0, n, n) for name, n in counts.items() if n]
-    return Decoded(ArrayRecordDataSource(parts), decode_label)
+    return Decoded(LabelRecords(ArrayRecordDataSource(parts), str(folder)), decode_label)
+
+
+@dataclass(frozen=True)
+class LabelRecords:
+    """The encoded labels of a data set; what cannot be read is named."""
+
+    records: object
+    folder: str
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        try:
+            return self.records[index]
+        except Exception as error:
+            raise DavError(
+                f"label {index} in {self.folder} cannot be read; --job=label with "
+                "--config.label_verify=True finds damaged shards and makes them again"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,10 @@ def _unpack(record):
         whole = False
     name = repr(label["id"]) if isinstance(label, dict) and "id" in label else "of unknown id"
     if not whole:
-        raise DavError(f"label {name} is damaged; delete its shard and run --job=label again")
+        raise DavError(
+            f"label {name} is damaged; --job=label with --config.label_verify=True finds damaged "
+            "shards and makes them again"
+        )
     if label["codec"] not in (CODEC, NO_LABEL):
         raise DavError(
             f"label {name} was written as {label['codec']!r}, this version of dav reads {CODEC!r}; "
