@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,10 @@ class Herd:
     def logs(self):
         """What the running processes have said is in these files."""
         return list(self.running.values())
+
+    def all_logs(self):
+        """Those of processes that have ended too."""
+        return list(self._logs.iterdir())
 
     def close(self):
         for number in self.running:
@@ -220,7 +225,7 @@ def disk(tmp_path):
 
 
 def test_kills_a_suspension_and_a_full_disk_change_no_byte(herd, undisturbed, disk, tmp_path):
-    """The quick form of the proof; benchmarks/label_proof.py has the long one."""
+    """The quick form of the proof below."""
     workdir = tmp_path / "small"
     rng = random.Random(3)
     ended = disturb(herd, workdir, rng, shards=SHARDS, kills=3, disk=disk, pause_s=0.8)
@@ -242,3 +247,39 @@ def test_asked_to_stop_it_gives_its_claims_back_within_seconds(herd, tmp_path):
     assert time.monotonic() - asked < 20
     assert 2 <= len(finished(tmp_path)) < 15
     assert not (folder_of(tmp_path) / "work").exists()
+
+
+@pytest.mark.long
+def test_hundreds_of_shards_survive_dozens_of_disturbances(environment, disk, tmp_path):
+    """Writes what happened into benchmarks/results/label_proof.json."""
+    shards, rounds, kills = 120, 4, 10
+    paths = label_data.make(tmp_path, shards)
+    herd, rng, happened = Herd(tmp_path, environment), random.Random(11), []
+    try:
+        assert herd.wait(herd.start(tmp_path / "undisturbed"))[0] == 1
+        for turn in range(rounds):
+            workdir = tmp_path / "small" / str(turn)
+            begin = time.monotonic()
+            ended = disturb(herd, workdir, rng, shards=shards, kills=kills, disk=disk, pause_s=0.8)
+            assert [code for code, _ in ended] == [1] * 4
+            check_whole(workdir, tmp_path, shards)
+            assert contents(workdir) == contents(tmp_path / "undisturbed")
+            waits = sum("waiting up to" in log.read_text() for log in herd.all_logs())
+            happened.append({"seconds": round(time.monotonic() - begin), "waits_for_space": waits})
+            shutil.rmtree(workdir)
+    finally:
+        herd.close()
+    result = {
+        "processes": 4,
+        "shards": shards,
+        "records": sum(sources.shard_counts(tmp_path / "data", "tiny", "train").values()),
+        "corrupt_images": len(label_data.BROKEN),
+        "corrupt_shards": len([paths[label_data.UNREADABLE]]),
+        "kills_in_each_run": kills,
+        "suspensions_in_each_run": 1,
+        "disk_full_spells_in_each_run": int(bool(disk)),
+        "runs": happened,
+        "every_run_equal_in_every_byte": True,
+    }
+    out = ROOT / "benchmarks" / "results" / "label_proof.json"
+    out.write_text(json.dumps(result, indent=1) + "\n")

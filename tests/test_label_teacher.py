@@ -116,7 +116,14 @@ def test_what_an_image_gives_does_not_depend_on_its_company(plain, monkeypatch):
 
 @pytest.mark.parametrize(
     ("count", "batch", "sizes"),
-    [(23, 8, [8, 8, 2, 2, 2, 2]), (16, 8, [8, 8]), (7, 8, [8]), (3, 8, [2, 2]), (3, 1, [1, 1, 1])],
+    [
+        (22, 8, [8, 8, 2, 2, 2]),
+        (23, 8, [8, 8, 8]),
+        (16, 8, [8, 8]),
+        (7, 8, [8]),
+        (3, 8, [2, 2]),
+        (3, 1, [1, 1, 1]),
+    ],
 )
 def test_batches_are_full_or_small_and_lose_nothing(count, batch, sizes, monkeypatch):
     photos = [images(1, 42, 42, seed)[0] for seed in range(count)]
