@@ -16,6 +16,7 @@ from dav.data.examples import decode_example
 from dav.files import write_whole
 
 SAMPLES, OUTLIERS_OF_A_KIND, LISTED = 18, 3, 50
+CHARTED = 8  # shards at least, to be worth a curve
 TILE_PX = 280  # longer side of a picture
 COLORMAP = viz.COLORMAPS["spectral"]
 
@@ -77,11 +78,9 @@ def read_set(config, paths, name):
 def subtitle(config, paths, sets):
     """Who labelled, how, and how much of it there is."""
     size = sum(line["bytes"] for one in sets for line in one.lines.values())
-    images = max(1, sum(one.images for one in sets))
-    return (
-        f"{folders.label_origin(config, paths)} · {size / 1e9:,.3g} GB, "
-        f"{size / images / 1e3:.1f} kB a label"
-    )
+    each = size / max(1, sum(one.images for one in sets))
+    whole = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    return f"{folders.label_origin(config, paths)} · {whole}, {each / 1e3:.1f} kB a label"
 
 
 def lead(sets):
@@ -100,14 +99,21 @@ def warning(sets):
     failed = sum(len(one.failed) for one in sets)
     damaged = sum(len(one.damaged) for one in sets)
     missing = sum(len(one.counts) - len(one.lines) for one in sets)
-    parts = [f"{failed:,} images could not be labelled; training takes others for them."] * (
-        failed > 0
-    )
-    parts += [
-        f"{missing:,} shards have no labels, {damaged:,} of them because their images cannot be "
-        "read: --job=prepare rebuilds those, then --job=label continues."
-    ] * (missing > 0)
+    parts = []
+    if failed:
+        parts.append(f"{_count(failed, 'image')} could not be labelled; training takes others.")
+    if missing:
+        parts.append(f"{_count(missing, 'shard')} without labels.")
+    if damaged:
+        parts.append(
+            f"The images of {_count(damaged, 'shard')} cannot be read: --job=prepare rebuilds "
+            "them, then --job=label continues."
+        )
     return f'<div class="warning">{" ".join(parts)}</div>' if parts else ""
+
+
+def _count(number, noun):
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def table(sets):
@@ -138,7 +144,7 @@ def _cells(one):
 def charts(sets):
     """Speed and medians by shard: a shard that is unlike the others stands out."""
     lines = [line for one in sets for line in one.lines.values() if line["records"]]
-    if len(lines) < 2:
+    if len(lines) < CHARTED:
         return ""
     numbers = list(range(len(lines)))
     speeds = [line["records"] / max(line["measured"]["seconds"], 1e-3) for line in lines]

@@ -18,7 +18,7 @@ from dav import folders, recipe_network
 from dav.data.transforms import network_size
 from dav.errors import ConfigError
 from dav.models.depth_anything import DepthAnything
-from dav.runtime import checkpoint
+from dav.runtime import checkpoint, parallel
 from dav.step import predict
 from dav.weights import load
 
@@ -77,11 +77,11 @@ def make_teacher(config, paths):
     mesh = local_mesh()
     everywhere = NamedSharding(mesh, jax.P())
     if folders.trains_teacher(config):
-        model, params = _trained(config, paths, everywhere)
+        model, params = _trained(config, paths)
     else:
-        model, params = _foreign(config, everywhere)
+        model, params = _foreign(config)
     return Teacher(
-        start=make_start(model, params, mesh, flip=config.label_flip),
+        start=make_start(model, jax.device_put(params, everywhere), mesh, flip=config.label_flip),
         devices=mesh.size,
         kind=mesh.devices.flat[0].device_kind,
         batch=1 if jax.default_backend() == "cpu" else config.label_batch,  # no gain on a CPU
@@ -96,7 +96,7 @@ def local_mesh():
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def _trained(config, paths, everywhere):
+def _trained(config, paths):
     """The recipe's own teacher: network and newest weights."""
     teacher = folders.teacher_config(config, paths)
     teacher_paths = folders.make_paths(teacher, paths.teacher)
@@ -104,12 +104,17 @@ def _trained(config, paths, everywhere):
     model = recipe_network.make_model(teacher)
     image = jax.ShapeDtypeStruct((1, *teacher.crop_px, 3), np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    abstract = checkpoint.abstract_like(shapes, jax.tree.map(lambda _: everywhere, shapes))
-    average = teacher.optimizer.ema_decay > 0
-    return model, checkpoint.restore_params(teacher_paths.checkpoints, abstract, average=average)
+    # Orbax wants all devices of a run to take part; what lies here is kept.
+    everywhere = parallel.replicated(parallel.make_mesh())
+    params = checkpoint.restore_params(
+        teacher_paths.checkpoints,
+        checkpoint.abstract_like(shapes, jax.tree.map(lambda _: everywhere, shapes)),
+        average=teacher.optimizer.ema_decay > 0,
+    )
+    return model, jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
 
 
-def _foreign(config, everywhere):
+def _foreign(config):
     """Weights of any origin, disparity only."""
     found = load.load_weights(config.teacher_weights)
     if found.architecture.max_depth_m is not None:
@@ -117,7 +122,7 @@ def _foreign(config, everywhere):
             f"{config.teacher_weights} gives depth in metres; labels are made of disparity"
         )
     model = DepthAnything(found.architecture, dtype=recipe_network.DTYPES[config.model.dtype])
-    return model, jax.device_put(found.params, everywhere)
+    return model, found.params
 
 
 def make_start(model, params, mesh, *, flip=False):

@@ -116,6 +116,6 @@ def describe(disparity):
         "low": low,
         "median": float(np.median(disparity[::SPARSE, ::SPARSE])),
         "high": high,
-        "zeros": 1 - np.count_nonzero(disparity) / disparity.size,
+        "zeros": 1 - int(np.count_nonzero(disparity)) / disparity.size,
         "roughness": float(laplacian) / (high - low) if high > low else 0.0,
     }
