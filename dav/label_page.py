@@ -14,6 +14,7 @@ from dav import folders, viz
 from dav.data import label_shards, labels, sources
 from dav.data.examples import decode_example
 from dav.files import write_whole
+from dav.label_summary import OUTLIERS
 
 SAMPLES, OUTLIERS_OF_A_KIND, LISTED = 18, 3, 50
 CHARTED = 8  # shards at least, to be worth a curve
@@ -177,8 +178,8 @@ def pick_outliers(sets):
             for outlier in line["outliers"]:
                 found.setdefault(outlier["kind"], []).append((one, name, outlier))
     picked, seen = [], set()
-    for kind, entries in found.items():
-        entries.sort(key=lambda entry: -entry[2]["value"])
+    for kind, _ in OUTLIERS:
+        entries = sorted(found.get(kind, []), key=lambda entry: -entry[2]["value"])
         fresh = [e for e in entries if (e[0].name, e[1], e[2]["index"]) not in seen]
         for one, name, outlier in itertools.islice(fresh, OUTLIERS_OF_A_KIND):
             seen.add((one.name, name, outlier["index"]))
