@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def label(config, paths):
         devices = {"devices": teacher.devices, "cost_per_hour": config.label_cost_per_hour}
         teller = stack.enter_context(label_summary.Teller(*images, **devices))
         pool = stack.enter_context(encoders(config))
-        label_all(config, sets, teacher, teller, pool, stop)
+        with troubles_named():
+            label_all(config, sets, teacher, teller, pool, stop)
         finish(config, paths, sets)
     tell_damage(sets)
 
@@ -122,6 +124,25 @@ def encoders(config):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn, workers.begin, (0, processes)) as pool:
         yield pool
+
+
+@contextlib.contextmanager
+def troubles_named():
+    """Inside, memory that is too small is said in one sentence."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise DavError(
+            "a process that encodes labels was killed, most likely for want of memory; start again "
+            "with fewer (config.data.workers)"
+        ) from error
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DavError(
+            "the teacher does not fit into the device's memory; choose a smaller "
+            "config.label_batch, images on each device"
+        ) from error
 
 
 def label_all(config, sets, teacher, teller, pool, stop):

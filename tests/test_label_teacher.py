@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_weights import TINY, random_weights
 
-from dav import label_run, label_teacher
+from dav import label, label_run, label_teacher
 from dav.data import labels
 from dav.data.transforms import network_size
+from dav.errors import DavError
 from dav.label_teacher import Teacher, make_start, network_shape
 from dav.models.depth_anything import DepthAnything
 
@@ -154,3 +156,62 @@ np.save(sys.argv[1], np.asarray(found))
     )
     one_by_one = [plain(image[None])[0] for image in images(3)]
     np.testing.assert_allclose(np.load(tmp_path / "three.npy"), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+class Answer:
+    """What a device is still computing; fetching it is an event."""
+
+    def __init__(self, images, events):
+        self._maps, self._events = np.float32(images[..., 0]), events
+
+    def __array__(self, dtype=None, copy=None):
+        self._events.append("fetch")
+        return self._maps
+
+
+def test_the_device_has_the_next_batches_before_a_result_is_fetched(monkeypatch):
+    """And never more than are counted for, however slow it is."""
+    events = []
+    photos = [images(1, 42, 42, seed)[0] for seed in range(12)]
+
+    def start(shown):
+        events.append("start")
+        return Answer(shown, events)
+
+    label_all(photos, monkeypatch, start, batch=1)
+    assert events[: label_run.IN_FLIGHT + 2] == ["start"] * (label_run.IN_FLIGHT + 1) + ["fetch"]
+    waiting = np.cumsum([1 if event == "start" else -1 for event in events])
+    assert waiting.max() == label_run.IN_FLIGHT + 1 and waiting[-1] == 0
+
+
+def test_a_map_that_is_not_finite_gives_a_record_that_says_so():
+    disparity = np.ones((42, 56), np.float32)
+    disparity[3, 4] = np.nan
+    record, reason = label_run.encode("a", disparity, (42, 70))
+    assert labels.decode_label(record) == {"id": "a", "reason": reason} and "not finite" in reason
+
+
+@pytest.mark.parametrize(
+    ("environment_of", "number"),
+    [
+        ({"JOB_COMPLETION_INDEX": "5"}, 5),
+        ({"SLURM_PROCID": "1", "SLURM_ARRAY_TASK_ID": "3", "SLURM_NTASKS": "2"}, 7),
+        ({"SLURM_PROCID": "2"}, 2),
+        ({}, 0),
+    ],
+)
+def test_processes_know_their_place(environment_of, number, monkeypatch):
+    for name in ("JOB_COMPLETION_INDEX", "SLURM_PROCID", "SLURM_ARRAY_TASK_ID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment_of.items():
+        monkeypatch.setenv(name, value)
+    assert label.process_number() == number
+
+
+def test_too_little_memory_is_one_sentence():
+    with pytest.raises(DavError, match="smaller config.label_batch"), label.troubles_named():
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+    with pytest.raises(DavError, match="config.data.workers"), label.troubles_named():
+        raise BrokenProcessPool()
+    with pytest.raises(RuntimeError, match="else"), label.troubles_named():
+        raise RuntimeError("something else")

@@ -139,13 +139,16 @@ def is_whole(folder, line, origin, records):
         found = path.stat()
     except FileNotFoundError:
         return False
-    return _is_as_written(path, found, line)
+    as_written = _is_untouched(found, line) or checksum(path) == line["sha256"]
+    return _has_size(found, line) and as_written
 
 
-def _is_as_written(path, found, line):
-    if found.st_size != line["bytes"]:
-        return False
-    return found.st_mtime_ns == line["measured"]["modified_ns"] or checksum(path) == line["sha256"]
+def _has_size(found, line):
+    return found.st_size == line["bytes"]
+
+
+def _is_untouched(found, line):
+    return found.st_mtime_ns == line["measured"]["modified_ns"]
 
 
 def finished_shards(folder, origin, *, verify=False):
@@ -158,14 +161,11 @@ def finished_shards(folder, origin, *, verify=False):
     folder = Path(folder)
     lines = {n: line for n, line in read_manifest(folder).items() if line["teacher"] == origin}
     there = _stats(folder)
-
-    def whole(name):
-        if verify:
-            return checksum(folder / name) == lines[name]["sha256"]
-        return _is_as_written(folder / name, there[name], lines[name])
-
-    with in_threads(whole, [name for name in lines if name in there]) as checking:
-        return {name: lines[name] for name, found in checking if found.result()}
+    lines = {n: line for n, line in lines.items() if n in there and _has_size(there[n], line)}
+    doubtful = [n for n, line in lines.items() if verify or not _is_untouched(there[n], line)]
+    with in_threads(lambda name: checksum(folder / name), doubtful) as checking:
+        wrong = {name for name, found in checking if found.result() != lines[name]["sha256"]}
+    return {name: line for name, line in lines.items() if name not in wrong}
 
 
 def read_manifest(folder):
