@@ -7,10 +7,20 @@ import jax
 import jax.tree_util
 import numpy as np
 
-from dav import evaluate, folders, label, prepare, recipe, recipe_network, train
+from dav import (
+    evaluate,
+    folders,
+    label,
+    plan_costs,
+    plan_topology,
+    prepare,
+    recipe,
+    recipe_network,
+    train,
+)
 from dav.data import sources
 from dav.models.depth_anything import SIZES
-from dav.runtime import parallel, perf
+from dav.runtime import parallel, perf, topology
 from dav.runtime.telemetry import format_duration
 
 COMPILE_S = 25  # of one training step, on a small machine
@@ -24,8 +34,29 @@ class Stage:
     done: bool
     state: str
     cost: str
-    seconds: float
+    flops: float  # that are missing
+    other_s: float  # that the rest takes
     run: Any
+
+
+def plan(config, paths, *, pod_name="", mfu=None):
+    """Prints the plan and what the recipe's own training costs, on the devices that there are or
+    on a TPU pod, for which the training step is then compiled too.
+
+    mfu: share of the devices' peak rate to reckon with. Raises ConfigError for a pod that there is
+    not, or whose devices the batch does not split over.
+    """
+    pod = topology.pod(pod_name) if pod_name else None
+    devices = pod.devices if pod else jax.devices()
+    trainer = recipe.make_trainer(config, devices=devices)
+    mfu = mfu or perf.expected_share(devices)
+    show(config, paths, devices=devices, mfu=mfu)
+    for line in plan_costs.lines(config, paths, trainer, peak=perf.peak_of(devices), mfu=mfu):
+        print(line)
+    if pod:
+        print(f"compiling the training step for {pod.name}: some minutes", flush=True)
+        for line in plan_topology.lines(plan_topology.compile_step(config, pod)):
+            print(line)
 
 
 def make_stages(config, paths):
@@ -41,37 +72,48 @@ def make_stages(config, paths):
     return [*stages, evaluate_stage(config, paths)] if config.evaluation.sets else stages
 
 
-def show(config, paths):
-    """Prints the plan of the whole recipe."""
+def show(config, paths, *, devices=None, mfu=None):
+    """Prints the plan of the whole recipe, on all devices or on those given; returns its stages.
+
+    mfu: share of their peak rate to reckon with; None: what is usual there.
+    """
     stages = make_stages(config, paths)
-    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
-    size = SIZES[config.model.size]
-    parameters = count_parameters(config)
-    print(f"recipe     {config.recipe}:{config.preset}, seed {config.seed}, in {paths.workdir}")
-    print(
-        f"model      {config.model.size}: {parameters / 1e6:.1f} M parameters, width {size.width}, "
-        f"{size.blocks} blocks, crops of {config.crop_px[1]}×{config.crop_px[0]} px"
-    )
-    print(
-        f"mesh       data {mesh.shape['data']} × fsdp {mesh.shape['fsdp']} on "
-        f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
-    )
-    for line in schedule_lines(config, paths):
+    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices=devices)
+    devices = list(mesh.devices.flat)
+    for line in [*recipe_lines(config, paths, mesh), *schedule_lines(config, paths)]:
         print(line)
+    peak = perf.peak_of(devices) or perf.matmul_flops_per_s()
+    rate = peak * (mfu or perf.expected_share(devices))
+    left_s = 0.0
     for stage in stages:
-        mark = "done" if stage.done else "to do"
-        cost = "" if stage.done else f"; {stage.cost}, about {format_minutes(stage.seconds)}"
+        mark, cost = "done" if stage.done else "to do", ""
+        if not stage.done:
+            seconds = stage.flops / rate + stage.other_s
+            cost = f"; {stage.cost}, about {format_minutes(seconds)}"
+            left_s += seconds
         print(f"{stage.name:<10} {mark:<5}  {stage.state}{cost}")
-    left = sum(stage.seconds for stage in stages if not stage.done)
-    print(f"expected   {format_minutes(left)} on this machine" if left else "nothing left to do")
+    where = f"on {mesh.size} {devices[0].device_kind} device(s)"
+    print(f"expected   {format_minutes(left_s)} {where}" if left_s else "nothing left to do")
     return stages
+
+
+def recipe_lines(config, paths, mesh):
+    """Which recipe it is, of what network, on which mesh."""
+    size = SIZES[config.model.size]
+    return [
+        f"recipe     {config.recipe}:{config.preset}, seed {config.seed}, in {paths.workdir}",
+        f"model      {config.model.size}: {count_parameters(config) / 1e6:.1f} M parameters, width "
+        f"{size.width}, {size.blocks} blocks, crops of {config.crop_px[1]}×{config.crop_px[0]} px",
+        f"mesh       data {mesh.shape['data']} × fsdp {mesh.shape['fsdp']} on {mesh.size} "
+        f"{mesh.devices.flat[0].device_kind} device(s)",
+    ]
 
 
 def schedule_lines(config, paths):
     """What follows from what: how often the images of each kind are seen in all the steps."""
     lines = []
     for kind, size in config.batch.items():
-        draws, (images, origin) = config.steps * size, count_images(config, paths, kind)
+        draws, (images, origin) = config.steps * size, plan_costs.count_images(config, paths, kind)
         seen = f" = {draws / images:.2f} × {images:,} images ({origin})" if images else ""
         lines.append(f"{kind:<10} {config.steps:,} steps × {size} a batch = {draws:,} images{seen}")
     passes = {"epochs": "labelled", "passes": "unlabelled"}
@@ -86,28 +128,13 @@ def schedule_lines(config, paths):
     return lines
 
 
-def count_images(config, paths, kind):
-    """(number, where it is from) of a kind's training images: counted, else the config's."""
-    names = config.data[kind]
-    if not set(names) & set(prepare.missing_sets(config, paths)):
-        return sum(map(sources.record_count, shards_of(paths, names))), "counted in the data"
-    if "images" in config and kind in config.images:
-        return config.images[kind], "as the paper counts them"
-    return 0, ""
-
-
-def shards_of(paths, names):
-    """The training shards of some data sets."""
-    return [path for name in names for path in sources.split_shards(paths.data, name, "train")]
-
-
 def prepare_stage(config, paths):
     """The data sets of recipe and teacher."""
     names = recipe.data_set_names(config)
     missing = prepare.missing_sets(config, paths)
     state = f"{len(names) - len(missing)} of {len(names)} data sets in {paths.data}"
     cost = f"builds {', '.join(missing)}"
-    return Stage("data", not missing, state, cost, 2.0, lambda: prepare.prepare(config, paths))
+    return Stage("data", not missing, state, cost, 0, 2.0, lambda: prepare.prepare(config, paths))
 
 
 def train_stage(config, paths):
@@ -120,7 +147,8 @@ def train_stage(config, paths):
         done=left == 0,
         state=f"{done} of {config.steps} steps",
         cost=f"{left} steps of {mix} images, {left * images:,} images in all",
-        seconds=perf.expected_seconds(left * recipe.step_flops(config)) + COMPILE_S if left else 0,
+        flops=left * recipe.step_flops(config),
+        other_s=COMPILE_S,
         run=lambda: train.train(config, paths),
     )
 
@@ -131,16 +159,18 @@ def label_stage(config, paths):
     shards = {} if waits else label.missing_shards(config, paths)
     missing = [path for paths_of_set in shards.values() for path in paths_of_set]
     images = sum(sources.record_count(path) for path in missing)
+    if waits:
+        images, _ = plan_costs.count_images(config, paths, "unlabelled")
     state = f"{len(missing)} shards without labels" if missing else f"labelled in {paths.labels}"
     state = "no images yet" if waits else state
     teacher = folders.teacher_config(config, paths) if folders.trains_teacher(config) else config
-    seconds = forward_seconds(teacher, images) + 5 if missing or waits else 0
     return Stage(
         name="labels",
         done=not (missing or waits),
         state=state,
         cost=f"one look at {images:,} images" if images else "one look at every image",
-        seconds=seconds,
+        flops=images * forward_flops(teacher),
+        other_s=5.0,
         run=lambda: label.label(config, paths),
     )
 
@@ -154,16 +184,16 @@ def evaluate_stage(config, paths):
         done=done,
         state=f"report in {paths.workdir / 'report'}" if done else "no report yet",
         cost=f"{sets} ({config.evaluation.split})",
-        seconds=10.0,
+        flops=0,
+        other_s=10.0,
         run=lambda: evaluate.evaluate(config, paths),
     )
 
 
-def forward_seconds(config, images):
-    """A forecast for so many forward passes."""
+def forward_flops(config):
+    """Operations of one look at one image."""
     grid, size = recipe_network.crop_grid(config), SIZES[config.model.size]
-    forward = perf.encoder_flops(size, grid) + perf.decoder_flops(size, grid)
-    return perf.expected_seconds(images * forward)
+    return perf.encoder_flops(size, grid) + perf.decoder_flops(size, grid)
 
 
 def count_parameters(config):
@@ -175,5 +205,7 @@ def count_parameters(config):
 
 
 def format_minutes(seconds):
-    """90 s or more in whole minutes: a forecast has no more digits."""
-    return format_duration(seconds) if seconds < 90 else f"{round(seconds / 60)} min"
+    """90 s or more in whole minutes, two hours or more in hours: a forecast has no more digits."""
+    if seconds < 90:
+        return format_duration(seconds)
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.0f} h"

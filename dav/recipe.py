@@ -77,9 +77,9 @@ def _value(config, name, default):
         return default
 
 
-def check_trainable(config):
-    """Raises ConfigError for what this machine, or dav as it is, cannot train."""
-    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
+def check_trainable(config, *, devices=None):
+    """Raises ConfigError for what all devices, or those given, or dav as it is, cannot train."""
+    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices=devices)
     for kind, size in config.batch.items():
         if size % (mesh.size * config.accumulate):
             raise ConfigError(
@@ -101,11 +101,12 @@ class Trainer:
     step: object  # (state, frozen, batch) → (state, metrics); the state is donated
 
 
-def make_trainer(config):
-    """Everything a training loop calls, sharded over the mesh by one rule."""
-    check_trainable(config)
+def make_trainer(config, *, devices=None):
+    """Everything a training loop calls, sharded over a mesh of all devices, or of those given, by
+    one rule."""
+    check_trainable(config, devices=devices)
+    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices=devices)
     model, update = recipe_network.make_model(config), recipe_update.make_update(config)
-    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
     random_init = functools.partial(
         init_state,
         key_for(config.seed, f"init {config.recipe}"),

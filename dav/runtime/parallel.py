@@ -13,15 +13,15 @@ from dav.errors import ConfigError
 AXES = ("data", "fsdp")
 
 
-def make_mesh(data=-1, fsdp=1):
-    """A mesh over all devices; data=-1 takes what fsdp leaves."""
-    devices = jax.device_count()
-    data = devices // fsdp if data == -1 else data
-    if data * fsdp != devices or data < 1:
+def make_mesh(data=-1, fsdp=1, *, devices=None):
+    """A mesh over all devices, or over those given; data=-1 takes what fsdp leaves."""
+    devices = jax.devices() if devices is None else devices
+    data = len(devices) // fsdp if data == -1 else data
+    if data * fsdp != len(devices) or data < 1:
         raise ConfigError(
-            f"mesh data={data} × fsdp={fsdp} does not use the {devices} devices there are"
+            f"mesh data={data} × fsdp={fsdp} does not use the {len(devices)} devices there are"
         )
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def batch_sharding(mesh):

@@ -90,9 +90,13 @@ def training_flops(size, grid, images, *, frozen_images=0):
 def peak_flops_per_s():
     """The peak rate of all devices together, or None for a kind that is in no table here. On CPU,
     which has no such figure, that of a large matrix product."""
-    if jax.default_backend() == "cpu":
+    return peak_of(jax.devices())
+
+
+def peak_of(devices):
+    """The same of some devices, be they here or not."""
+    if devices[0].platform == "cpu":
         return matmul_flops_per_s()
-    devices = jax.devices()
     peaks = [device_peak(d.device_kind, getattr(d, "num_cores", None)) for d in devices]
     return None if None in peaks else sum(peaks)
 
@@ -124,7 +128,6 @@ def matmul_flops_per_s(side=1024, seconds=0.2):
     return devices * runs * 2 * side**3 / (time.monotonic() - begin)
 
 
-def expected_seconds(flops):
-    """A rough forecast, before anything has run."""
-    share = EXPECTED_SHARE.get(jax.default_backend(), EXPECTED_SHARE_ELSEWHERE)
-    return flops / (matmul_flops_per_s() * share)
+def expected_share(devices):
+    """The share of their peak rate that a training step is expected to reach on such devices."""
+    return EXPECTED_SHARE.get(devices[0].platform, EXPECTED_SHARE_ELSEWHERE)

@@ -1,0 +1,163 @@
+"""Before money is spent: what a training takes in operations, memory, hours, bytes and host cores.
+
+Estimates from shapes, for the devices at hand or a pod that is named. What the compiler says of a
+pod's memory is in plan_topology.py.
+"""
+
+import math
+
+import jax
+import numpy as np
+
+from dav import folders, prepare, recipe, recipe_network
+from dav.data import sources
+from dav.models.depth_anything import SIZES
+from dav.runtime import perf
+from dav.runtime.telemetry import format_duration
+
+COUNTED = "counted in the data"
+# Bytes of a stored image in the mean over the paper's sets of a kind: docs/data.md.
+STORED_BYTES = {"labelled": 1.05e12 / 1_600_331, "unlabelled": 6.68e12 / 62_460_565}
+LABEL_BYTES_PER_PX = 30.2e3 / (518 * 686)  # docs/labels.md
+CROPS_PER_CORE_S = 131 * 518**2  # pixels of crops; benchmarks/results/data_limit.json
+
+
+def lines(config, paths, trainer, *, peak, mfu):
+    """What training the recipe costs on the trainer's mesh, in lines for people.
+
+    peak: operations a second of all its devices, or None where it is not known.
+    """
+    return [
+        *network_lines(config),
+        *memory_lines(config, trainer),
+        *time_lines(config, trainer, peak, mfu),
+        *volume_lines(config, paths),
+    ]
+
+
+def network_lines(config):
+    """Parameters and operations."""
+    size, grid = SIZES[config.model.size], recipe_network.crop_grid(config)
+    encoder, decoder = perf.encoder_flops(size, grid), perf.decoder_flops(size, grid)
+    step = recipe.step_flops(config)
+    images = sum(config.batch.values())
+    return [
+        f"FLOPs      {(encoder + decoder) / 1e9:,.0f} G an image forward (encoder "
+        f"{encoder / 1e9:,.0f}, decoder {decoder / 1e9:,.0f}); a step of {images} images "
+        f"{step / 1e12:,.1f} T, {step / images / 1e9:,.0f} G an image"
+    ]
+
+
+def memory_lines(config, trainer):
+    """Bytes that stay on a device, and about as many as a step adds."""
+    held = state_bytes(trainer.shapes)
+    frozen = 0
+    if folders.aligns_features(config):
+        frozen = state_bytes(trainer.shapes.params["encoder"])
+    gradients = state_bytes(trainer.shapes.params)
+    images = math.ceil(sum(config.batch.values()) / trainer.mesh.size / config.accumulate)
+    activations = images * activation_bytes(config)
+    total = held + frozen + gradients + activations
+    return [
+        f"a device   {images} images at a time; state {gib(held)}, frozen encoder {gib(frozen)}, "
+        f"gradients {gib(gradients)}, activations about {gib(activations)}: about {gib(total)}"
+    ]
+
+
+def state_bytes(tree):
+    """Bytes on one device of a tree of placed ShapeDtypeStructs."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def activation_bytes(config):
+    """About what one image's forward pass leaves for its backward pass, attention by a kernel that
+    keeps no logits. The compiler may keep less, computing cheap values again, or more, for copies.
+    """
+    size, (rows, columns) = SIZES[config.model.size], recipe_network.crop_grid(config)
+    item = np.dtype(recipe_network.DTYPES[config.model.dtype]).itemsize
+    tokens = rows * columns + 1
+    # Of each block: its input, both norms' outputs, q k v, attention, the MLP's two hidden maps,
+    # and the two branches before their scales.
+    block = 17 * tokens * size.width * item
+    kept = tokens * size.width * item * size.blocks + block
+    encoder = kept if config.model.remat else block * size.blocks
+    areas = [factor * rows * columns for factor in (16, 4, 1, 0.25)]
+    maps = sum(area * channels for area, channels in zip(areas, size.reassemble, strict=True))
+    # A residual unit keeps its input, two ReLUs and what is between them; the deepest fusion has
+    # one, the others two, beside the resized map.
+    units = sum(
+        area * size.features * (9 if i < 3 else 5) + 4 * area * size.features
+        for i, area in enumerate(areas)
+    )
+    pixels = config.crop_px[0] * config.crop_px[1]
+    head = pixels * (size.features // 2 + 2 * 32 + 4) * 4  # float32 whatever the dtype
+    return encoder + (maps + units) * item + head
+
+
+def time_lines(config, trainer, peak, mfu):
+    """Steps, images, hours at an MFU, and what the hosts must decode."""
+    images = sum(config.batch.values())
+    lines = [f"training   {config.steps:,} steps, {config.steps * images:,} images"]
+    if peak is None:
+        kind = trainer.mesh.devices.flat[0].device_kind
+        return [*lines, f"time       not told: the peak rate of {kind} is not known to dav"]
+    seconds = config.steps * recipe.step_flops(config) / (peak * mfu)
+    rate = images / (recipe.step_flops(config) / (peak * mfu))
+    devices = trainer.mesh.size
+    cores = rate / devices * math.prod(config.crop_px) / CROPS_PER_CORE_S
+    return [
+        *lines,
+        f"time       {format_duration(seconds)} at {mfu:.0%} MFU, "
+        f"{seconds * devices / 3600:,.0f} device-hours on {devices} devices",
+        f"hosts      {rate:,.0f} images/s in all, {rate / devices:,.1f} a device: about "
+        f"{cores:.1f} cores of decoding each",
+    ]
+
+
+def volume_lines(config, paths):
+    """Bytes of images and labels."""
+    lines = []
+    for kind in config.batch:
+        images, origin = count_images(config, paths, kind)
+        if origin == COUNTED:
+            stored = sum(path.stat().st_size for path in shards_of(paths, config.data[kind]))
+            lines.append(f"data       {kind}: {images:,} images, {giga(stored)}, {origin}")
+        elif images:
+            stored = giga(images * STORED_BYTES[kind])
+            lines.append(f"data       {kind}: {images:,} images, {origin}, about {stored} stored")
+    if folders.uses_labels(config) and (images := count_images(config, paths, "unlabelled")[0]):
+        short_px = config.label_short_side_px
+        size = images * LABEL_BYTES_PER_PX * short_px * short_px * 4 / 3
+        lines.append(f"labels     {images:,} of about 4:3 at {short_px} px, about {giga(size)}")
+    return lines
+
+
+def count_images(config, paths, kind):
+    """(number, where it is from) of a kind's training images: counted, else the config's."""
+    names = config.data[kind]
+    if not set(names) & set(prepare.missing_sets(config, paths)):
+        return sum(map(sources.record_count, shards_of(paths, names))), COUNTED
+    if "images" in config and kind in config.images:
+        return config.images[kind], "as the paper counts them"
+    return 0, ""
+
+
+def shards_of(paths, names):
+    """The training shards of some data sets."""
+    return [path for name in names for path in sources.split_shards(paths.data, name, "train")]
+
+
+def giga(size):
+    """Bytes for people: 1.9 TB, 35 GB, 12 MB."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}" if size < 100 * unit else f"{size / unit:.0f} {name}"
+    return f"{size / 1e6:.1f} MB"
+
+
+def gib(size):
+    """Bytes of memory for people."""
+    return f"{size / 2**30:.2f} GiB"
