@@ -25,6 +25,7 @@ from dav.threads import AHEAD, THREADS, in_line, in_threads
 IN_FLIGHT = 2  # batches given to the devices and not yet taken: the next one waits there already
 WRITING = 2  # shards that are being written, or wait for it
 REASON_LENGTH = 300
+WIDEST = 20  # aspect ratio; at the label's size a strip of pixels would be a sheet of gigabytes
 
 
 @dataclass(eq=False)
@@ -37,7 +38,8 @@ class ShardInHand:
     labels: dict = field(default_factory=dict)  # encoded, by index
     figures: dict = field(default_factory=dict)  # what labels.describe says, by index
     ids: dict = field(default_factory=dict)
-    failed: list = field(default_factory=list)
+    failed: list = field(default_factory=list)  # {index, id, reason} of those without a label
+    not_finite: int = 0  # of these, for what the teacher said
     damage: str = ""  # why it cannot be read
     seconds: float = 0.0
 
@@ -107,6 +109,8 @@ def ready(item, teacher):
     except DavError as error:
         return Ready(name, reason=str(error)[:REASON_LENGTH])
     height, width = image.shape[:2]
+    if max(height, width) > WIDEST * min(height, width):
+        return Ready(name, reason=f"{width}×{height} px is wider than {WIDEST}:1, or as narrow")
     return Ready(
         name,
         resize_image(image, teacher.shape(height, width)),
@@ -213,6 +217,7 @@ def _whole_shards(encoded):
             continue
         shard.labels[item.index], figures = found
         if isinstance(figures, str):
+            shard.not_finite += 1
             shard.failed.append(_failure(item.index, shard.ids[item.index], figures))
         else:
             shard.figures[item.index] = figures

@@ -20,10 +20,9 @@ def describe_shard(shard, teacher, origin):
     """The manifest line of a labelled shard, but for its file. Raises DavError if most of its maps
     are not finite: such labels must not be kept."""
     failed = sorted(shard.failed, key=lambda failure: failure["index"])
-    not_finite = len(shard.records) - len(shard.figures) - _undecoded(shard)
-    if not_finite > len(shard.records) / 2:
+    if shard.not_finite > len(shard.records) / 2:
         raise DavError(
-            f"the teacher's maps for {not_finite} of the {len(shard.records)} images of "
+            f"the teacher's maps for {shard.not_finite} of the {len(shard.records)} images of "
             f"{shard.path} are not finite; its training has failed"
         )
     return {
@@ -39,10 +38,6 @@ def describe_shard(shard, teacher, origin):
             "kind": teacher.kind,
         },
     }
-
-
-def _undecoded(shard):
-    return sum("not finite" not in failure["reason"] for failure in shard.failed)
 
 
 def summarise(figures):

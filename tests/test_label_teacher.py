@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_weights import TINY, random_weights
 
-from dav import label, label_run, label_teacher
+from dav import label, label_run, label_teacher, viz
 from dav.data import labels
 from dav.data.transforms import network_size
 from dav.errors import DavError
@@ -182,6 +182,16 @@ def test_the_device_has_the_next_batches_before_a_result_is_fetched(monkeypatch)
     assert events[: label_run.IN_FLIGHT + 2] == ["start"] * (label_run.IN_FLIGHT + 1) + ["fetch"]
     waiting = np.cumsum([1 if event == "start" else -1 for event in events])
     assert waiting.max() == label_run.IN_FLIGHT + 1 and waiting[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "labelled"), [((10, 200), True), ((10, 201), False), ((1, 99), 0)]
+)
+def test_a_strip_of_pixels_gets_no_label(size, labelled):
+    record = {"id": b"strip", "image": viz.encode_png(images(1, *size)[0])}
+    shard = label_run.ShardInHand("set", None, [record | {"target": b"", "quantity": b""}])
+    found = label_run.ready(label_run.Item(shard, 0), Teacher(None, 1, "", 1, 28, True))
+    assert (found.image is not None) == bool(labelled) == (not found.reason)
 
 
 def test_a_map_that_is_not_finite_gives_a_record_that_says_so():

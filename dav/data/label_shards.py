@@ -7,7 +7,7 @@ shard's file name, its record count and its order:
     manifest/SHARD.json    what it holds, written last: a shard without it does not exist
     manifest.jsonl         those of all shards in one file, only there to be read quickly
     damaged/SHARD.json     an image shard that could not be read, and why
-    work/                  claims and what is being written; empty files' worth, gone at the end
+    work/                  claims and what is being written; gone at the end
 
 Every file is written under a name of its own and renamed, so that any number of processes may write
 at the same time and none appends to what another one has. A shard's line has
