@@ -1,4 +1,4 @@
-"""The page of a labelling: what it says of sets that are whole, and of ones that are not."""
+"""What is told of a labelling: its page, and its log."""
 
 import re
 
@@ -120,3 +120,20 @@ def test_a_teacher_whose_maps_are_mostly_not_finite_is_refused(labelled):
     shard.not_finite = 2
     listed = label_summary.describe_shard(shard, TEACHER, "origin")["failed"]
     assert [failure["index"] for failure in listed] == [0, 1, 2]
+
+
+def test_the_log_has_few_lines_and_tells_what_the_whole_set_costs(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(label_summary.time, "monotonic", lambda: now[0])
+    options = {"devices": 4, "cost_per_hour": 2.5}
+    with label_summary.Teller(1000, 62_300_000, **options) as teller:
+        for seconds, left, own in ((0, 1000, 0), (10, 900, 100), (30, 500, 400), (1, 490, 0)):
+            now[0] += seconds
+            teller.update(left, own)
+        teller.update(490, 0, last=True)
+        teller.update(490, 0, last=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["500/1000", "510/1000"]
+    # 500 images of its own in 40 s, on four devices.
+    assert "(all 62,300,000 images: 5,538 device-hours, cost 13,844)" in lines[0]
+    assert "12.5 images/s  40 s left" in lines[0]
