@@ -1,15 +1,16 @@
 """Labelling photographs in few network shapes, against each in its own.
 
     python benchmarks/label.py --images FOLDER... [--weights=SPEC] [--size=mini]
-                               [--short_side_px=280] [--count=96] [--batch=16] [--out=FILE]
+                               [--short_side_px=280] [--count=96] [--batch=16] [--workers=0]
+                               [--out=FILE]
 
 Labels the same photographs, spread evenly over the folders, twice in one run, through the whole
-pipeline of --job=label but for the disk: decoding, resizing, the network, encoding. Once with the
-nine shapes that labelling takes, once with every image's own aspect ratio. Tells the programs that
-were compiled, images/s with and without compiling, the ratio of the first, and how far labels
-differ: of the images that nine shapes change at all, the mean absolute difference after a fit of
-scale and shift as a share of the label's range, in the median and at the 95th percentile (of
-interest with real weights only; without --weights they are random).
+pipeline of --job=label but for the disk: decoding, resizing, the network, encoding (by threads, or
+by so many workers). Once with the nine shapes that labelling takes, once with every image's own
+aspect ratio. Tells the programs that were compiled, images/s with and without compiling, the ratio
+of the first, and how far labels differ: of the images that nine shapes change at all, the mean
+absolute difference after a fit of scale and shift as a share of the label's range, in the median
+and at the 95th percentile (of interest with real weights only; without --weights they are random).
 On a GPU the defaults are vitl, 518 px and bfloat16. Prints a table, writes JSON. It counts the
 programs at 518 px of every image in the folders too.
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dav import label_run, label_teacher, recipe_network
+from dav import label, label_run, label_teacher, recipe_network
 from dav.data import labels
 from dav.files import IMAGE_SUFFIXES
 from dav.images import read_image
@@ -46,6 +47,7 @@ def main():
     parser.add_argument("--short_side_px", type=int, default=280 if on_cpu else FULL_PX)
     parser.add_argument("--count", type=int, default=96 if on_cpu else 2048)
     parser.add_argument("--batch", type=int, default=1 if on_cpu else 16)
+    parser.add_argument("--workers", type=int, default=0 if on_cpu else os.cpu_count())
     parser.add_argument("--out")
     arguments = parser.parse_args()
     dtype = "float32" if on_cpu else "bfloat16"
@@ -66,6 +68,7 @@ def main():
         "size": arguments.size if not arguments.weights else "as the weights",
         "short_side_px": arguments.short_side_px,
         "batch_per_device": arguments.batch,
+        "workers": arguments.workers,
         "dtype": dtype,
         "photographs": len(photographs),
         "ways": ways,
@@ -138,10 +141,16 @@ def measure(model, params, photographs, arguments, *, buckets):
     )
     shard = label_run.ShardInHand("photographs", None, photographs)
     jax.monitoring.register_event_duration_secs_listener(listen)
-    begin = time.perf_counter()
-    for _ in label_run.run(teacher, [shard], lambda shard: None, check=lambda: None):
-        pass
-    seconds = time.perf_counter() - begin
+    ahead = {"ahead": 2 * arguments.workers} if arguments.workers else {}
+    with label.encoders(arguments.workers) as pool:
+        if pool:
+            list(pool.map(abs, range(9 * arguments.workers)))  # until they have started
+        begin = time.perf_counter()
+        for _ in label_run.run(
+            teacher, [shard], lambda shard: None, check=lambda: None, pool=pool, **ahead
+        ):
+            pass
+        seconds = time.perf_counter() - begin
     jax.monitoring.unregister_event_duration_listener(listen)
     return {
         "programs": len(shapes),

@@ -68,7 +68,7 @@ def label(config, paths):
         images = count_missing(sets), sum(one.whole for one in sets)
         devices = {"devices": teacher.devices, "cost_per_hour": config.label_cost_per_hour}
         teller = stack.enter_context(label_summary.Teller(*images, **devices))
-        pool = stack.enter_context(encoders(config))
+        pool = stack.enter_context(encoders(recipe_data.worker_processes(config)))
         with troubles_named():
             label_all(config, sets, teacher, teller, pool, stop)
         finish(config, paths, sets)
@@ -115,9 +115,8 @@ def open_set(config, paths, name, missing, stack):
 
 
 @contextlib.contextmanager
-def encoders(config):
-    """A pool of config.data.workers processes that encode labels; None: threads do."""
-    processes = recipe_data.worker_processes(config)
+def encoders(processes):
+    """A pool of so many processes that encode labels; for 0 None: threads do."""
     if not processes:
         yield None
         return
