@@ -17,7 +17,10 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["dav", "dav.*"]),
     package_data={
-        "dav": ["report.html", "inspect.html", "evaluation.html", "sample/*", "sample/*/*"]
+        "dav": [
+            *("report.html", "inspect.html", "evaluation.html", "label.html"),
+            *("sample/*", "sample/*/*"),
+        ]
     },
     install_requires=[
         "absl-py>=2.1",

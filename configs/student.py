@@ -58,7 +58,7 @@ def get_config(preset="mini"):
     config.teacher_workdir = ""  # WORKDIR/teacher
     config.teacher_weights = ""  # a network to label with, in place of training a teacher
     config.labels_dir = ""  # WORKDIR/labels
-    config.label_short_side_px = config.get_ref("short_side_px")  # at which the teacher looks
+    set_labelling(config)
     config.objective = ConfigDict(
         dict(perturb=True, align_features=True, margin=0.85, gradient_weight=0.0, trim=0.0)
     )
@@ -70,6 +70,17 @@ def get_config(preset="mini"):
     return config
 
 
+def set_labelling(config):
+    """How the teacher looks; what costs and waits there are changes no label."""
+    config.label_short_side_px = config.get_ref("short_side_px")  # at which the teacher looks
+    config.label_buckets = True  # in nine shapes, aspect ratios rounded; False: each in its own
+    config.label_flip = False  # the mean of an image's map and of its mirror image's
+    config.label_verify = False  # compare the checksums of all finished shards before starting
+    config.label_lease_s = 300.0  # after which a shard is taken over from a process that is silent
+    config.label_wait_s = 3600.0  # for room on a full disk
+    config.label_cost_per_hour = 0.0  # of one device; 0: not told
+
+
 def teacher_of(size):
     """The teacher's preset."""
     return "mini" if size == "mini" else "v2" if size.startswith("v2-") else "vitl"
@@ -79,7 +90,7 @@ def set_mini(config):
     config.data.unlabelled = ("sample/photos",)
     config.data.unlabelled_weights = ()  # as labelled_weights
     config.batch = ConfigDict(dict(labelled=4, unlabelled=8))  # 1 : 2, as the paper
-    config.label_batch = 8
+    config.label_batch = 8  # on each device
     config.steps = 200
 
 
@@ -87,7 +98,7 @@ def set_paper_scale(config):
     config.data.unlabelled = UNLABELLED_SETS
     config.data.unlabelled_weights = ()
     config.batch = ConfigDict(dict(labelled=64, unlabelled=128))  # 1 : 2; the paper says no more
-    config.label_batch = 64
+    config.label_batch = 16
     config.images.unlabelled = UNLABELLED_IMAGES
     del config.epochs
     config.passes = 1  # over the unlabelled images
@@ -116,6 +127,8 @@ def take_away(config, arm):
         config.batch = ConfigDict(dict(labelled=images))
         config.steps = steps
         del config.data.unlabelled, config.data.unlabelled_weights
-        del config.teacher, config.teacher_weights, config.label_short_side_px
+        del config.teacher, config.teacher_weights
+        for name in [key for key in config if key.startswith("label_")]:
+            del config[name]
         if "passes" in config:
             del config.passes

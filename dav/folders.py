@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from dav.data import labels, sources
+from dav.data import label_shards, sources
 from dav.errors import DavError
 from dav.runtime import checkpoint, workdir
 from dav.weights import load
@@ -15,6 +15,10 @@ CIRCUMSTANCES = {
     "checkpoint_every",
     "evaluation",
     "label_batch",
+    "label_cost_per_hour",
+    "label_lease_s",
+    "label_verify",
+    "label_wait_s",
     "labels_dir",
     "log_every",
     "mesh",
@@ -127,21 +131,25 @@ def label_folder(paths, name):
 
 
 def label_origin(config, paths):
-    """What a label depends on: the teacher, its recipe or its weights, and the size at which it
-    looks."""
+    """What a label depends on: the teacher, its recipe or its weights, and how it looks."""
+    look = f"at {config.label_short_side_px} px"
+    look += " in few shapes" if config.label_buckets else ""
+    look += " and mirrored" if config.label_flip else ""
     if not trains_teacher(config):
-        weights = load.digest(config.teacher_weights)
-        return f"weights {weights[:16]} at {config.label_short_side_px} px"
+        return f"weights {load.digest(config.teacher_weights)[:16]} {look}"
     recipe = identity(teacher_config(config, paths))
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-    return f"teacher {digest} at {config.label_short_side_px} px"
+    return f"teacher {digest} {look}"
 
 
-def missing_label_shards(config, paths, name):
-    """Image shards of `name` without finished labels by this recipe's teacher."""
-    finished = labels.finished_shards(label_folder(paths, name), label_origin(config, paths))
+def missing_label_shards(config, paths, name, *, verify=False):
+    """Image shards of `name` without finished labels by this recipe's teacher; with `verify` the
+    checksum of every finished one is compared."""
+    finished = label_shards.finished_shards(
+        label_folder(paths, name), label_origin(config, paths), verify=verify
+    )
     return [
         path
-        for path in sources.split_shards(paths.data, name, "train")
-        if finished.get(path.name, {}).get("records") != sources.record_count(path)
+        for path, records in sources.shard_counts(paths.data, name, "train").items()
+        if finished.get(path.name, {}).get("records") != records
     ]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dav.data.transforms import PATCH_PX, network_size, resize_image
+from dav.data.transforms import PATCH_PX, network_size
 from dav.errors import ConfigError
 from dav.images import as_rgb
 from dav.models.depth_anything import Architecture, DepthAnything, normalise
@@ -153,29 +153,16 @@ def resize_map(values, size):
     return values
 
 
-def predict_each(predict, images, *, short_side_px, batch_size):
-    """Yields (index, disparity float32 [h, w]) for every image, in the order they get ready.
-
-    images is any iterable of uint8 [H, W, 3]; they are resized as training resizes them. Every
-    batch is full, so that it splits over the devices.
-    """
-    resized = (
-        (index, resize_image(image, network_size(*image.shape[:2], short_side_px)))
-        for index, image in enumerate(images)
-    )
-    return in_batches(predict, resized, batch_size, only_full=True)
-
-
-def in_batches(run, items, batch_size, *, only_full=False):
+def in_batches(run, items, batch_size):
     """(key, array [h, w, 3]) → yields (key, run's output for it), batched by shape.
 
-    A last, smaller batch is filled up to the next power of two, or to `batch_size` if `only_full`:
-    few shapes, few compilations. So are the fullest of more than WAITING_BATCHES unfinished ones.
+    A last, smaller batch is filled up to the next power of two: few shapes, few compilations. So
+    are the fullest of more than WAITING_BATCHES unfinished ones.
     """
 
     def run_rest(bucket):
         power = 2 ** math.ceil(math.log2(len(bucket)))
-        return _run_bucket(run, bucket, batch_size if only_full else min(power, batch_size))
+        return _run_bucket(run, bucket, min(power, batch_size))
 
     waiting = {}
     for key, image in items:

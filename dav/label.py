@@ -1,86 +1,279 @@
 """The labelling job: the teacher looks once at every clean unlabelled image.
 
-Label shards stand one for one with image shards. A shard is written whole or not at all, so the
-job can be stopped anywhere and continues with the shards that are missing.
+Label shards stand one for one with image shards. Any number of processes may do this job at the
+same time, each with the devices of its own machine; they share nothing but the folder of labels. A
+shard is claimed by one of them (runtime/claims.py) and put in place whole (data/label_shards.py),
+so that processes may die and be started again at any time. Each ends when every shard is labelled.
 """
 
-from dav import folders, recipe_network
-from dav.data import labels
-from dav.data.examples import decode_example
-from dav.data.sources import Decoded, Subset, open_split, record_count, split_shards
-from dav.errors import DavError
-from dav.inference import predict_each
-from dav.runtime import workdir
-from dav.runtime.telemetry import Progress
+import contextlib
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+
+from dav import folders, label_page, label_run, label_summary, recipe_data
+from dav.data import label_shards, sources, workers
+from dav.errors import DavError, Stopped
+from dav.files import write_json
+from dav.label_teacher import make_teacher
+from dav.runtime import disk, interrupts, workdir
+from dav.runtime.claims import Claims
+
+SURVEY_S = 60.0  # between two looks at what other processes have finished
+POLL_S = 5.0  # while all that is left is claimed by others
+GOLDEN = 0.6180339887  # multiples of it are spread evenly, however many there are
+
+
+@dataclass(eq=False)
+class UnlabelledSet:
+    """A data set being labelled."""
+
+    name: str
+    folder: Path  # of its labels
+    origin: str
+    features: object
+    missing: dict  # {image shard: records}; what anybody finishes goes
+    whole: int  # images of all its shards
+    claims: Claims
+    since: float = 0.0  # the file system's time when this process began
+    damaged: dict = field(default_factory=dict)  # {image shard: why it cannot be read}
+    lost: int = 0  # images of those
 
 
 def label(config, paths):
-    """Writes the missing label shards of every unlabelled set of the recipe."""
+    """Writes the missing label shards of every unlabelled set of the recipe.
+
+    Raises Stopped when asked to stop, and DavError, after all the others are labelled, if image
+    shards could not be read.
+    """
     workdir.check_config(paths.workdir, folders.identity(config))
     if not folders.uses_labels(config):
         print(f"labels: the {config.recipe} uses no unlabelled images, nothing to do")
         return
-    missing = missing_shards(config, paths)
+    missing = missing_shards(config, paths, verify=config.label_verify)
     if not any(missing.values()):
         print("labels: every shard is labelled, nothing left to do")
         return
-    predict = make_teacher(config, paths)
-    with workdir.claim(paths.workdir, folders.identity(config)):
-        for name, shards in missing.items():
-            label_set(config, paths, predict, name, shards)
+    teacher = make_teacher(config, paths)
+    join_workdir(config, paths)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(interrupts.stop_request())
+        sets = [open_set(config, paths, *entry, stack) for entry in missing.items()]
+        images = count_missing(sets), sum(one.whole for one in sets)
+        devices = {"devices": teacher.devices, "cost_per_hour": config.label_cost_per_hour}
+        teller = stack.enter_context(label_summary.Teller(*images, **devices))
+        pool = stack.enter_context(encoders(recipe_data.worker_processes(config)))
+        with troubles_named():
+            label_all(config, sets, teacher, teller, pool, stop)
+        finish(config, paths, sets)
+    tell_damage(sets)
 
 
-def make_teacher(config, paths):
-    """(images uint8 [B, H, W, 3]) → disparity, by the teacher. Raises DavError if it is not
-    trained."""
-    if not folders.trains_teacher(config):
-        return recipe_network.make_foreign_predictor(config, config.teacher_weights)
-    teacher = folders.teacher_config(config, paths)
-    folders.check_trained(teacher, folders.make_paths(teacher, paths.teacher))
-    return recipe_network.make_predictor(teacher, paths.teacher / "checkpoints")
-
-
-def missing_shards(config, paths):
+def missing_shards(config, paths, *, verify=False):
     """Image shards without labels, by data set."""
     return {
-        name: folders.missing_label_shards(config, paths, name) for name in config.data.unlabelled
+        name: folders.missing_label_shards(config, paths, name, verify=verify)
+        for name in config.data.unlabelled
     }
 
 
-def label_set(config, paths, predict, name, shards):
-    """Labels the given shards of one set."""
-    images = open_split(paths.data, name, "train")
-    counts = {path: record_count(path) for path in split_shards(paths.data, name, "train")}
-    if sum(counts.values()) != len(images):
+def join_workdir(config, paths):
+    """Records whose work folder it is, without claiming it: processes label together."""
+    paths.workdir.mkdir(parents=True, exist_ok=True)
+    recorded = paths.workdir / "config.json"
+    if not recorded.exists():
+        own = paths.workdir / f"config.json.{os.uname().nodename}-{os.getpid()}"
+        write_json(own, folders.identity(config))
+        os.replace(own, recorded)
+
+
+def open_set(config, paths, name, missing, stack):
+    """The UnlabelledSet of the shards `missing`; its claims are released with `stack`."""
+    folder = folders.label_folder(paths, name)
+    counts = sources.shard_counts(paths.data, name, "train")
+    if config.label_verify:
+        for path in missing:  # what was found damaged must not be taken for finished again
+            label_shards.forget(folder, path.name)
+    work = label_shards.work_folder(folder)
+    claims = stack.enter_context(Claims(work, lease_s=config.label_lease_s))
+    return UnlabelledSet(
+        name=name,
+        folder=folder,
+        origin=folders.label_origin(config, paths),
+        features=sources.read_features(paths.data, name, "train"),
+        missing={path: counts[path] for path in missing},
+        whole=sum(counts.values()),
+        claims=claims,
+        since=claims.now(),
+    )
+
+
+@contextlib.contextmanager
+def encoders(processes):
+    """A pool of so many processes that encode labels; for 0 None: threads do."""
+    if not processes:
+        yield None
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, workers.begin, (0, processes)) as pool:
+        yield pool
+
+
+@contextlib.contextmanager
+def troubles_named():
+    """Inside, memory that is too small is said in one sentence."""
+    try:
+        yield
+    except BrokenProcessPool as error:
         raise DavError(
-            f"data set {name!r} in {paths.data} has {sum(counts.values())} of its {len(images)} "
-            "records: a shard is damaged; --job=prepare finds and rebuilds it"
+            "a process that encodes labels was killed, most likely for want of memory; start again "
+            "with fewer (config.data.workers)"
+        ) from error
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DavError(
+            "the teacher does not fit into the device's memory; choose a smaller "
+            "config.label_batch, images on each device"
+        ) from error
+
+
+def label_all(config, sets, teacher, teller, pool, stop):
+    """Labels until nothing is missing, by whomever; waits for shards that others have claimed."""
+
+    def check():
+        if stop:
+            raise Stopped("labels: stopped; finished shards are kept, the same command continues")
+
+    def with_room(work, where):
+        return disk.wait_for_space(
+            work, where, limit_s=config.label_wait_s, tell=teller.note, stopping=lambda: bool(stop)
         )
-    folder, origin = folders.label_folder(paths, name), folders.label_origin(config, paths)
-    start = done = 0
-    with Progress(f"labels of {name}", sum(counts[path] for path in shards)) as progress:
-        for path, count in counts.items():
-            if path in shards:
-                part = Decoded(Subset(images, start, start + count), decode_example)
-                records = label_shard(config, predict, part)
-                labels.write_shard(folder, path.name, records, origin)
-                done += count
-                progress.update(done)
-            start += count
+
+    def write(shard):
+        return with_room(lambda: write_shard(by_name[shard.name], shard, teacher), shard.path.name)
+
+    by_name = {one.name: one for one in sets}
+    ahead = {"ahead": 2 * recipe_data.worker_processes(config)} if pool else {}
+    surveyed = time.monotonic()
+    teller.update(count_missing(sets), 0)
+    while any(one.missing for one in sets):
+        claimed = 0
+        shards = claim_shards(sets, check, with_room)
+        for _, images in label_run.run(teacher, shards, write, check=check, pool=pool, **ahead):
+            claimed += 1
+            if time.monotonic() - surveyed > SURVEY_S:
+                survey(sets)
+                surveyed = time.monotonic()
+            teller.update(count_missing(sets), images)
+        if not claimed and any(one.missing for one in sets):
+            wait(min(POLL_S, config.label_lease_s / 10), check)
+        survey(sets)
+    teller.update(count_missing(sets), 0, last=True)
 
 
-def label_shard(config, predict, examples):
-    """The encoded labels of a shard's examples, in their order."""
-    names, records = [], {}
+def count_missing(sets):
+    """Images that nobody has labelled yet, those included that nobody can."""
+    return sum(sum(list(one.missing.values())) + one.lost for one in sets)
 
-    def images():
-        for example in examples:
-            names.append(example["id"])
-            yield example["image"]
 
-    batch_size = recipe_network.whole_batch(config.label_batch)
-    for index, disparity in predict_each(
-        predict, images(), short_side_px=config.label_short_side_px, batch_size=batch_size
-    ):
-        records[index] = labels.encode_label(names[index], disparity)
-    return [records[index] for index in range(len(names))]
+def wait(seconds, check):
+    """Sleeps, ready to be stopped."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        check()
+        time.sleep(0.1)
+
+
+def claim_shards(sets, check, with_room):
+    """Claims one missing shard after the other and gives them as ShardInHand, until there is none
+    that is free; each process begins at a place of its own."""
+    shards = [(one, path) for one in sets for path in one.missing]
+    begin = int(GOLDEN * process_number() % 1 * len(shards))
+    for one, path in shards[begin:] + shards[:begin]:
+        check()
+        if path not in one.missing:
+            continue
+        if not with_room(lambda one=one, path=path: one.claims.take(path.name), one.folder):
+            continue
+        records = one.missing[path]
+        if damage := label_shards.damaged_shards(one.folder, one.since).get(path.name):
+            lose(one, path, damage)  # another process has found it, since this one began
+        line = label_shards.read_line(one.folder, path.name)
+        if damage or label_shards.is_whole(one.folder, line, one.origin, records):
+            one.claims.release(path.name)
+            one.missing.pop(path, None)
+            continue
+        try:
+            yield label_run.ShardInHand(
+                one.name, path, sources.open_shard(path, records, one.features)
+            )
+        except DavError as error:
+            yield label_run.ShardInHand(one.name, path, None, damage=str(error))
+
+
+def process_number():
+    """The place of this process among those that label together, as far as it can be told."""
+    known = os.environ.get
+    if "JOB_COMPLETION_INDEX" in os.environ:  # a Kubernetes Indexed Job
+        return int(known("JOB_COMPLETION_INDEX"))
+    if "SLURM_PROCID" in os.environ:
+        task = int(known("SLURM_ARRAY_TASK_ID", 0)) * int(known("SLURM_NTASKS", 1))
+        return task + int(known("SLURM_PROCID"))
+    return jax.process_index()
+
+
+def write_shard(one, shard, teacher):
+    """Puts a shard's labels in place and gives it up; returns its number of images."""
+    if shard.damage:
+        label_shards.list_damaged(one.folder, shard.path.name, shard.damage, me=one.claims.me)
+        lose(one, shard.path, shard.damage)
+        images = 0
+    else:
+        line = label_summary.describe_shard(shard, teacher, one.origin)
+        records = [shard.labels[index] for index in range(len(shard.records))]
+        label_shards.commit(one.folder, shard.path.name, records, line, me=one.claims.me)
+        images = len(records)
+    one.claims.release(shard.path.name)
+    one.missing.pop(shard.path, None)
+    return images
+
+
+def lose(one, path, reason):
+    """Takes note of an image shard that cannot be labelled."""
+    one.damaged[path] = reason
+    one.lost += one.missing.pop(path, 0)
+
+
+def survey(sets):
+    """Takes note of the shards that other processes have finished."""
+    for one in sets:
+        for path in label_shards.finished_since(one.folder, one.since, one.origin, one.missing):
+            one.missing.pop(path, None)
+
+
+def finish(config, paths, sets):
+    """Once everything is there: the manifest in one file, and the page."""
+    for one in sets:
+        label_shards.merge(one.folder, me=one.claims.me)
+    if sets[0].claims.take("page"):
+        label_page.write(config, paths)
+
+
+def tell_damage(sets):
+    """Raises DavError for image shards that could not be read."""
+    damaged = {path: why for one in sets for path, why in one.damaged.items()}
+    if damaged:
+        path, why = next(iter(damaged.items()))
+        shards = f"{len(damaged)} image shard{'s' * (len(damaged) != 1)}"
+        raise DavError(
+            f"{shards} could not be read and got no labels, all others did; the first is "
+            f"{path.name}: {why}. Run --job=prepare, which rebuilds damaged shards, then "
+            "--job=label again"
+        )

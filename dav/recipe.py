@@ -19,12 +19,20 @@ POSITIVE = (
     "checkpoint_every",
     "log_every",
     "label_batch",
+    "label_lease_s",
     "mesh.fsdp",
     "short_side_px",
     "train_short_side_px",
     "label_short_side_px",
     "accumulate",
     "stop_after_skipped",
+)
+NOT_NEGATIVE = (
+    "evaluation.max_depth_m",
+    "label_cost_per_hour",
+    "label_wait_s",
+    "optimizer.clip_norm",
+    "picture_every",
 )
 # Of these the lower end may be met, the upper one may not.
 SHARES = ("objective.trim", "optimizer.ema_decay")
@@ -48,7 +56,7 @@ def check(config):
     for name in POSITIVE:
         if _value(config, name, 1) <= 0:
             raise ConfigError(f"config.{name}={_value(config, name, 1)} must be above zero")
-    for name in ("evaluation.max_depth_m", "picture_every", "optimizer.clip_norm"):
+    for name in NOT_NEGATIVE:
         if _value(config, name, 0) < 0:
             raise ConfigError(f"config.{name}={_value(config, name, 0)} must not be negative")
     for name in SHARES:

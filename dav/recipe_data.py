@@ -3,7 +3,7 @@
 import jax
 
 from dav import folders
-from dav.data import labels, mixture, pipeline, sources, workers
+from dav.data import label_shards, mixture, pipeline, sources, workers
 from dav.data.examples import decode_example, decode_target
 from dav.errors import ConfigError, DavError
 
@@ -81,8 +81,10 @@ def open_pseudo_labelled(config, paths, name):
             f"{len(missing)} label shards of {name!r} are missing below {paths.labels}; run the "
             "same command with --job=label (or without --job) first"
         )
-    shards = [path.name for path in sources.split_shards(paths.data, name, "train")]
+    counts = sources.shard_counts(paths.data, name, "train")
     return sources.WithLabels(
         open_encoded(paths.data, name, "train"),
-        labels.open_labels(folders.label_folder(paths, name), shards),
+        label_shards.open_labels(
+            folders.label_folder(paths, name), {path.name: n for path, n in counts.items()}
+        ),
     )

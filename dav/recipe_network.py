@@ -1,7 +1,6 @@
 """Config → the network: its architecture, what it starts from, and asking a finished one."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import jax
@@ -11,8 +10,6 @@ import numpy as np
 from dav.errors import ConfigError
 from dav.models.depth_anything import SIZES, DepthAnything, architecture_of, make_encoder
 from dav.models.vit import PATCH_PX
-from dav.runtime import checkpoint, parallel
-from dav.step import predict
 from dav.weights import load
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -138,45 +135,3 @@ def _place(params, placed):
         params,
         placed,
     )
-
-
-def make_predictor(config, folder):
-    """(images uint8 [B, H, W, 3]) → disparity float32 on the host, with the newest checkpoint of
-    `folder`, its running average if it keeps one; B must be a multiple of the number of devices."""
-    model = make_model(config)
-    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
-    image = jax.ShapeDtypeStruct((1, *config.crop_px, 3), np.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-    placed = parallel.tree_sharding(shapes, mesh, config.mesh.min_sharded_elements)
-    params = checkpoint.restore_params(
-        folder,
-        checkpoint.abstract_like(shapes, placed),
-        average=config.optimizer.ema_decay > 0,
-    )
-    return _asking(model, params, placed, mesh)
-
-
-def make_foreign_predictor(config, spec):
-    """As make_predictor, with weights of any origin. Raises ConfigError for metric depth."""
-    found = load.load_weights(spec)
-    if found.architecture.max_depth_m is not None:
-        raise ConfigError(f"{spec} gives depth in metres; labels are made of disparity")
-    model = DepthAnything(found.architecture, dtype=DTYPES[config.model.dtype])
-    mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
-    placed = parallel.tree_sharding(found.params, mesh, config.mesh.min_sharded_elements)
-    return _asking(model, _place(found.params, placed), placed, mesh)
-
-
-def _asking(model, params, placed, mesh):
-    run = jax.jit(
-        functools.partial(predict, model=model),
-        in_shardings=(placed, parallel.batch_sharding(mesh)),
-        out_shardings=parallel.replicated(mesh),
-    )
-    return lambda images: np.asarray(run(params, images))
-
-
-def whole_batch(images):
-    """The smallest batch of at least so many images that splits evenly over the devices."""
-    devices = jax.device_count()
-    return -(-images // devices) * devices

@@ -1,6 +1,7 @@
 """Work in threads beside the main one: reading ahead of the network, writing behind it."""
 
 import contextlib
+import functools
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +19,22 @@ def in_threads(work, items):
     """
     with (
         ThreadPoolExecutor(THREADS) as pool,
-        contextlib.closing(_pairs(pool, work, items)) as pairs,
+        in_line(functools.partial(pool.submit, work), items, AHEAD) as pairs,
     ):
         yield pairs
 
 
-def _pairs(pool, work, items):
+@contextlib.contextmanager
+def in_line(begin, items, ahead):
+    """The same for work that begin(item) → future begins anywhere, on at most `ahead` items."""
+    with contextlib.closing(_pairs(begin, items, ahead)) as pairs:
+        yield pairs
+
+
+def _pairs(begin, items, ahead):
     waiting = deque()
     for item in items:
-        waiting.append((item, pool.submit(work, item)))
-        while waiting and (len(waiting) >= AHEAD or waiting[0][1].done()):
+        waiting.append((item, begin(item)))
+        while waiting and (len(waiting) >= ahead or waiting[0][1].done()):
             yield waiting.popleft()
     yield from waiting

@@ -299,26 +299,27 @@ def test_labels_of_other_images_are_refused(dav, finished, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     folder = tmp_path / "run" / "labels" / "sample" / "photos" / "train"
     shards = sorted(folder.glob("*of-00004"))
-    exchange(folder / "manifest.jsonl", shards[0], shards[2])
+    exchange(shards[0], shards[2])
     before = contents(folder)
     code, _, err = dav(*SHORT, f"--workdir={tmp_path / 'run'}", "--job=train")
     assert code == 1 and "the labels were made from other images" in err
     assert "Traceback" not in err and contents(folder) == before
 
 
-def exchange(manifest, one, other):
+def exchange(one, other):
     """Two label shards take each other's place, in the manifest too."""
-    text = manifest.read_text()
-    for a, b in ((one.name, "?"), (other.name, one.name), ("?", other.name)):
-        text = text.replace(a, b)
-    manifest.write_text(text)
-    one.rename(manifest.with_name("?"))
-    other.rename(one)
-    manifest.with_name("?").rename(other)
+    lines = [path.parent / "manifest" / f"{path.name}.json" for path in (one, other)]
+    for first, second in ((one, other), lines):
+        text = first.with_name("?")
+        first.rename(text)
+        second.rename(first)
+        text.rename(second)
+    for path, line in zip((one, other), lines, strict=True):
+        line.write_text(json.dumps(json.loads(line.read_text()) | {"shard": path.name}))
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_finetuning_goes_on_from_a_trained_network(dav, finished, tmp_path):

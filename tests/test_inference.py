@@ -125,9 +125,8 @@ def test_bfloat16_is_close(model):
 @given(
     shapes=st.lists(st.sampled_from([(1, 2), (2, 1), (3, 3)]), max_size=30),
     batch_size=st.integers(1, 8),
-    only_full=st.booleans(),
 )
-def test_batches_hold_equal_shapes_lose_nothing_and_are_few(shapes, batch_size, only_full):
+def test_batches_hold_equal_shapes_lose_nothing_and_are_few(shapes, batch_size):
     ran = []
 
     def run(images):
@@ -135,10 +134,9 @@ def test_batches_hold_equal_shapes_lose_nothing_and_are_few(shapes, batch_size, 
         return images[:, 0, 0, 0] * 10
 
     items = [(key, np.full((*shape, 3), key)) for key, shape in enumerate(shapes)]
-    found = dict(in_batches(run, items, batch_size, only_full=only_full))
+    found = dict(in_batches(run, items, batch_size))
     assert found == {key: 10 * key for key in range(len(shapes))}
-    allowed = {batch_size} if only_full else {batch_size, 1, 2, 4}
-    assert {shape[0] for shape in ran} <= allowed
+    assert {shape[0] for shape in ran} <= {batch_size, 1, 2, 4}
     if len(set(shapes)) <= inference.WAITING_BATCHES:
         assert len(ran) == sum(math.ceil(shapes.count(s) / batch_size) for s in set(shapes))
 

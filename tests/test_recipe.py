@@ -8,6 +8,7 @@ from random_weights import TINY, random_weights
 
 from dav import folders, recipe, recipe_data, recipe_network, recipe_update
 from dav.errors import ConfigError
+from dav.label_teacher import make_teacher
 from dav.main import parse
 from dav.models.depth_anything import SIZES
 from dav.step import key_for
@@ -206,14 +207,19 @@ def test_given_weights_take_the_place_of_a_teacher(tmp_path):
         config = config_of(f"--config.teacher_weights={tmp_path / name}")
         assert not folders.trains_teacher(config)
         origins.append(folders.label_origin(config, folders.make_paths(config, tmp_path)))
-    assert origins[0] == origins[1] != origins[2] and origins[0].endswith("at 168 px")
+    assert origins[0] == origins[1] != origins[2]
+    assert origins[0].endswith("at 168 px in few shapes")
+    config.label_flip, config.label_buckets = True, False
+    changed = folders.label_origin(config, folders.make_paths(config, tmp_path))
+    assert changed.endswith("at 168 px and mirrored")
 
 
 def test_metric_weights_label_nothing(tmp_path):
     metric = dataclasses.replace(TINY, max_depth_m=20.0)
     save_official(tmp_path / "metric.safetensors", random_weights(metric, 0))
+    config = config_of(f"--config.teacher_weights={tmp_path / 'metric.safetensors'}")
     with pytest.raises(ConfigError, match="gives depth in metres"):
-        recipe_network.make_foreign_predictor(config_of(), tmp_path / "metric.safetensors")
+        make_teacher(config, folders.make_paths(config, tmp_path))
 
 
 def finetuning(tmp_path, architecture, *options):

@@ -1,8 +1,4 @@
-"""Label shards: pseudo-labels, one for one with image shards.
-
-The label shards of a data set's split stand in LABELS/name/config/split/, each with its image
-shard's file name, its record count and its order. manifest.jsonl has one line a finished shard; a
-shard without a line does not exist. Each record is a msgpack map:
+"""Pseudo-labels, one for one with images. Each record is a msgpack map:
 
     id, codec
     size        [H, W]
@@ -10,26 +6,25 @@ shard without a line does not exist. Each record is a msgpack map:
     tolerance   how far a value may be off
     parts       the values, near_lossless.py
     crc32       of the map without it
+
+or, for an image that could not be labelled, id, codec, reason and crc32.
 """
 
-import os
 import zlib
-from pathlib import Path
 
+import cv2
 import msgpack
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from dav.data import near_lossless
-from dav.data.sources import Decoded
 from dav.errors import DavError
-from dav.files import append_line, checksum, read_lines
 
-CODEC = "near-lossless 1"
+CODEC, NO_LABEL = "near-lossless 1", "none"
 LARGEST_ERROR = 1 / 1000  # of a map's range, at every pixel
 # (tolerance + ½) / STEPS, a value's rounding included, stays just below LARGEST_ERROR. A tolerance
 # of 0 is for ranges so small beside their values that float32 itself has few steps there.
 STEPS, TOLERANCES = 7515, (7, 0)
+SPARSE = 4  # every so many rows and columns are enough for a median
 
 
 def encode_label(name, disparity):
@@ -59,15 +54,27 @@ def _pack(name, values, low, step, tolerance):
     label = {"id": name, "codec": CODEC, "size": values.shape, "low": low, "step": step}
     label["tolerance"] = tolerance
     label["parts"] = near_lossless.compress(values, STEPS, tolerance)
+    return _seal(label)
+
+
+def encode_missing(name, reason):
+    """The record of an image without a label → bytes."""
+    return _seal({"id": name, "codec": NO_LABEL, "reason": reason})
+
+
+def _seal(label):
     return msgpack.packb(label | {"crc32": zlib.crc32(msgpack.packb(label))})
 
 
 def decode_label(record):
-    """The inverse: id, disparity float32 [H, W] and an all-true valid mask.
+    """The inverse: id, disparity float32 [H, W] and an all-true valid mask; or id and reason alone,
+    of an image without a label.
 
     Raises DavError for damaged bytes, with the label's id where it can be read.
     """
     label = _unpack(record)
+    if label["codec"] == NO_LABEL:
+        return {"id": label["id"], "reason": label["reason"]}
     values = near_lossless.decompress(label["parts"], label["size"], STEPS, label["tolerance"])
     disparity = np.multiply(values, label["step"], dtype=np.float64)
     disparity += label["low"]
@@ -85,8 +92,11 @@ def _unpack(record):
         whole = False
     name = repr(label["id"]) if isinstance(label, dict) and "id" in label else "of unknown id"
     if not whole:
-        raise DavError(f"label {name} is damaged; delete its shard and run --job=label again")
-    if label["codec"] != CODEC:
+        raise DavError(
+            f"label {name} is damaged; --job=label with --config.label_verify=True finds damaged "
+            "shards and makes them again"
+        )
+    if label["codec"] not in (CODEC, NO_LABEL):
         raise DavError(
             f"label {name} was written as {label['codec']!r}, this version of dav reads {CODEC!r}; "
             "delete the labels and run --job=label again"
@@ -94,49 +104,18 @@ def _unpack(record):
     return label
 
 
-def write_shard(folder, name, records, origin):
-    """Writes one label shard whole or not at all, then its manifest line.
+def describe(disparity):
+    """What a map float32 [H, W] is like: low, median and high; zeros, the share of pixels at 0;
+    roughness, the mean Laplacian as a share of the range, 0 for a constant map.
 
-    `origin` names the teacher and is kept in the line.
+    The median is that of every SPARSE-th row and column.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{name}.tmp"
-    writer = ArrayRecordWriter(str(temporary), "group_size:1")
-    for record in records:
-        writer.write(record)
-    writer.close()
-    if ArrayRecordReader(str(temporary)).num_records() != len(records):
-        raise DavError(f"label shard {temporary} was not written whole: is the disk full?")
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / name)
-    line = {
-        "shard": name,
-        "records": len(records),
-        "bytes": (folder / name).stat().st_size,
-        "sha256": checksum(folder / name),
-        "teacher": origin,
-    }
-    append_line(folder / "manifest.jsonl", line)
-
-
-def finished_shards(folder, origin):
-    """Manifest lines by shard, of the shards that are there and were made by teacher `origin`.
-
-    The checksum is compared too: a label takes far longer to make than to read.
-    """
-    newest = {line["shard"]: line for line in read_lines(Path(folder) / "manifest.jsonl")}
+    low, high = float(disparity.min()), float(disparity.max())
+    laplacian = np.abs(cv2.Laplacian(disparity, cv2.CV_32F)).mean(dtype=np.float64)
     return {
-        name: line
-        for name, line in newest.items()
-        if line["teacher"] == origin and checksum(Path(folder) / name) == line["sha256"]
+        "low": low,
+        "median": float(np.median(disparity[::SPARSE, ::SPARSE])),
+        "high": high,
+        "zeros": 1 - int(np.count_nonzero(disparity)) / disparity.size,
+        "roughness": float(laplacian) / (high - low) if high > low else 0.0,
     }
-
-
-def open_labels(folder, shards):
-    """The decoded labels of `shards` (file names), one after the other, by index."""
-    from grain.sources import ArrayRecordDataSource
-
-    return Decoded(
-        ArrayRecordDataSource([str(Path(folder) / name) for name in shards]), decode_label
-    )

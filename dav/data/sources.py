@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dav.data import prepare
 from dav.errors import DavError
+from dav.files import read_json
 
 
 def open_split(root, name, split):
@@ -36,6 +37,75 @@ def split_shards(root, name, split):
     if not paths:
         raise DavError(f"data set {name!r} in {folder} has no split {split!r}")
     return paths
+
+
+def shard_counts(root, name, split):
+    """{path: records} of the shards of one split, in order, as the data set's own description has
+    them: no shard is opened, and one that is missing is among them."""
+    paths = split_shards(root, name, split)
+    described = read_json(paths[0].parent / "dataset_info.json")["splits"]
+    lengths = [s["shardLengths"] for s in described if s["name"] == split]
+    if not lengths or len(paths) > len(lengths[0]):
+        raise DavError(
+            f"data set {name!r} in {paths[0].parent} is not what its dataset_info.json says; run "
+            "--job=prepare to check and repair it"
+        )
+    stem = paths[0].name.rpartition("-of-")[0].rpartition("-")[0]
+    total = len(lengths[0])
+    names = [f"{stem}-{index:05d}-of-{total:05d}" for index in range(total)]
+    return {paths[0].parent / n: int(c) for n, c in zip(names, lengths[0], strict=True)}
+
+
+def open_shard(path, records, features):
+    """The encoded records of one shard. Raises DavError if it is damaged or does not hold so many.
+
+    `features` are TFDS's, of `read_features`.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        with open(path, "rb"):  # says whether it is there at all
+            reader = ArrayRecordReader(str(path))
+        count = reader.num_records()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DavError(f"{path} cannot be read ({_first_line(error)})") from error
+    if count != records:
+        raise DavError(f"{path} has {count} records, not {records}")
+    return ShardRecords(reader, str(path), records, features)
+
+
+def read_features(root, name, split):
+    """What decodes the records of a prepared data set's shards."""
+    import tensorflow_datasets as tfds
+
+    folder = split_shards(root, name, split)[0].parent
+    return tfds.builder_from_directory(str(folder)).info.features
+
+
+@dataclass(frozen=True)
+class ShardRecords:
+    """The records of one shard, each read when it is asked for, by any thread."""
+
+    reader: object
+    path: str
+    records: int
+    features: object
+
+    def __len__(self):
+        return self.records
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.records:
+            raise IndexError(index)
+        try:
+            return self.features.deserialize_example_np(self.reader.read([index])[0])
+        except Exception as error:
+            message = f"record {index} of {self.path} cannot be read ({_first_line(error)})"
+            raise DavError(message) from error
+
+
+def _first_line(error):
+    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
 
 
 def record_count(path):
@@ -121,7 +191,10 @@ class Decoded:
 
 @dataclass(frozen=True)
 class WithLabels:
-    """Examples joined with pseudo-labels that stand one for one beside them."""
+    """Examples joined with pseudo-labels that stand one for one beside them.
+
+    An image that could not be labelled gives way to the next one that could.
+    """
 
     examples: object
     labels: object
@@ -130,10 +203,14 @@ class WithLabels:
         return len(self.examples)
 
     def __getitem__(self, index):
-        example, label = self.examples[index], self.labels[index]
-        if example["id"] != label["id"]:
-            raise DavError(
-                f"pseudo-label {index} belongs to {label['id']!r}, its image is {example['id']!r}: "
-                "the labels were made from other images; delete them and run --job=label"
-            )
-        return example | label
+        for place in itertools.chain(range(index, len(self)), range(index)):
+            example, label = self.examples[place], self.labels[place]
+            if example["id"] != label["id"]:
+                raise DavError(
+                    f"pseudo-label {place} belongs to {label['id']!r}, its image is "
+                    f"{example['id']!r}: the labels were made from other images; delete them and "
+                    "run --job=label"
+                )
+            if "disparity" in label:
+                return example | label
+        raise DavError(f"none of the {len(self)} images has a pseudo-label; see label.html")

@@ -1,5 +1,3 @@
-import json
-
 import msgpack
 import numpy as np
 import pytest
@@ -7,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from dav.data import labels, sources
+from dav.data import labels
 from dav.errors import DavError
 
 EXTREMES = [0.0, 1e-45, 1e-38, 1e-12, 1.0, 1.0000001, 3e38, -3e38, -1e-45, np.finfo("f4").max]
@@ -102,44 +100,21 @@ def test_a_map_that_is_not_finite_is_refused(value):
         labels.encode_label("photo 7", np.array([[1, value]], np.float32))
 
 
-def records(count):
-    return [labels.encode_label(f"id{i}", np.full((2, 2), i, np.float32)) for i in range(count)]
+def test_an_image_without_a_label_says_why():
+    label = labels.decode_label(labels.encode_missing("photo 7", "it is torn"))
+    assert label == {"id": "photo 7", "reason": "it is torn"}
 
 
-def test_shards_read_back_in_order_and_only_finished_ones_count(tmp_path):
-    labels.write_shard(tmp_path, "b-00000", records(3), "teacher A")
-    labels.write_shard(tmp_path, "b-00001", records(2), "teacher A")
-    opened = labels.open_labels(tmp_path, ["b-00000", "b-00001"])
-    assert [opened[i]["id"] for i in range(5)] == ["id0", "id1", "id2", "id0", "id1"]
-    (tmp_path / "b-00002").write_bytes(b"half")  # no manifest line: does not exist
-    assert set(labels.finished_shards(tmp_path, "teacher A")) == {"b-00000", "b-00001"}
-    assert not labels.finished_shards(tmp_path, "teacher B")
-
-
-def test_a_truncated_shard_is_not_finished(tmp_path):
-    labels.write_shard(tmp_path, "b-00000", records(3), "teacher A")
-    content = (tmp_path / "b-00000").read_bytes()
-    (tmp_path / "b-00000").write_bytes(content[:-1])
-    assert not labels.finished_shards(tmp_path, "teacher A")
-
-
-def test_a_torn_manifest_line_is_forgotten(tmp_path):
-    labels.write_shard(tmp_path, "b-00000", records(1), "teacher A")
-    with open(tmp_path / "manifest.jsonl", "a") as manifest:
-        manifest.write('{"shard": "b-000')
-    assert set(labels.finished_shards(tmp_path, "teacher A")) == {"b-00000"}
-    labels.write_shard(tmp_path, "b-00001", records(1), "teacher A")
-    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
-    assert [json.loads(line)["shard"] for line in lines] == ["b-00000", "b-00001"]
-
-
-def test_writing_a_shard_twice_gives_the_same_bytes(tmp_path):
-    labels.write_shard(tmp_path, "one", records(3), "t")
-    labels.write_shard(tmp_path, "two", records(3), "t")
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-
-
-def test_labels_of_other_images_are_refused():
-    images, wrong = [{"id": "a"}], [{"id": "b"}]
-    with pytest.raises(DavError, match="'b'.*'a'"):
-        sources.WithLabels(images, wrong)[0]
+@given(st.integers(0, 2**32 - 1))
+def test_what_a_map_is_like(seed):
+    rng = np.random.default_rng(seed)
+    disparity = np.maximum(rng.normal(size=(24, 36)), 0).astype(np.float32)
+    found = labels.describe(disparity)
+    assert (found["low"], found["high"]) == (disparity.min(), disparity.max())
+    assert found["zeros"] == pytest.approx((disparity == 0).mean(), abs=1e-9)
+    assert found["median"] == pytest.approx(np.median(disparity[::4, ::4]))
+    smooth = np.linspace(0, 1, 24 * 36, dtype=np.float32).reshape(24, 36)
+    assert labels.describe(smooth)["roughness"] < 0.1 * found["roughness"]
+    assert labels.describe(np.full((5, 7), 3, np.float32)) == {
+        **{"low": 3, "median": 3, "high": 3, "zeros": 0, "roughness": 0}
+    }

@@ -1,0 +1,277 @@
+"""Label shards: files of pseudo-labels, one for one with image shards, made by many processes.
+
+The label shards of a data set's split stand in LABELS/name/config/split/, each with its image
+shard's file name, its record count and its order:
+
+    SHARD                  the labels (labels.py)
+    manifest/SHARD.json    what it holds, written last: a shard without it does not exist
+    manifest.jsonl         those of all shards in one file, only there to be read quickly
+    damaged/SHARD.json     an image shard that could not be read, and why
+    work/                  claims and what is being written; gone at the end
+
+Every file is written under a name of its own and renamed, so that any number of processes may write
+at the same time and none appends to what another one has. A shard's line has
+
+    shard, records, bytes, sha256, teacher
+    failed        [{index, id, reason}] of records without a label
+    statistics    of its maps
+    outliers      [{index, id, kind, value}], those worth a look
+    measured      what differs from run to run: seconds, devices, kind, modified_ns
+"""
+
+import errno
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from dav.data.labels import decode_label
+from dav.data.sources import Decoded
+from dav.errors import DavError
+from dav.files import checksum, read_json, read_lines
+from dav.threads import in_threads
+
+MERGED = "manifest.jsonl"
+
+
+def work_folder(folder):
+    """Where claims and unfinished files stand."""
+    return Path(folder) / "work"
+
+
+def commit(folder, name, records, line, *, me):
+    """Puts a label shard in place, then its line, which it returns; `me` names this process.
+
+    A shard that another process has finished meanwhile stays as it is: whoever is first counts.
+    Raises OSError when the disk is full; nothing half-written is left then.
+    """
+    folder = Path(folder)
+    temporary = work_folder(folder) / f"{name}.{me}.tmp"
+    try:
+        _write_records(temporary, records)
+        line = line | {"bytes": temporary.stat().st_size, "sha256": checksum(temporary)}
+        other = read_line(folder, name)
+        if is_whole(folder, other, line["teacher"], line["records"]):
+            return other
+        os.replace(temporary, folder / name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    modified = {"modified_ns": (folder / name).stat().st_mtime_ns}
+    line["measured"] = line.get("measured", {}) | modified
+    _write_json(folder, f"manifest/{name}.json", line, me)
+    (folder / f"damaged/{name}.json").unlink(missing_ok=True)
+    return line
+
+
+def _write_records(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb"):  # tells a full disk or a forbidden folder as what it is
+        pass
+    try:
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+        written = ArrayRecordReader(str(path)).num_records()
+    except (RuntimeError, ValueError) as error:
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise DavError(f"{path} cannot be written ({str(error).splitlines()[0]})") from error
+    if written != len(records):
+        raise DavError(f"{path} was not written whole: it holds {written} of {len(records)} labels")
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _write_json(folder, name, value, me):
+    """A JSON file, whole or not at all, whoever else writes it at the same time."""
+    _write_text(folder, name, json.dumps(value, ensure_ascii=False, indent=1) + "\n", me)
+
+
+def _write_text(folder, name, text, me):
+    path = folder / name
+    temporary = work_folder(folder) / f"{path.name}.{me}.tmp"
+    for needed in (path.parent, temporary.parent):
+        needed.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def list_damaged(folder, name, reason, *, me):
+    """Writes down that an image shard cannot be read."""
+    _write_json(Path(folder), f"damaged/{name}.json", {"shard": name, "reason": reason}, me)
+
+
+def damaged_shards(folder, since=0.0):
+    """{shard: reason} of the image shards that could not be read, listed at `since` (seconds of
+    the file system's time) or later."""
+    paths = sorted((Path(folder) / "damaged").glob("*.json"))
+    found = [read_json(path) for path in paths if path.stat().st_mtime >= since]
+    return {entry["shard"]: entry["reason"] for entry in found}
+
+
+def read_line(folder, name):
+    """One shard's line, or None."""
+    try:
+        return json.loads((Path(folder) / "manifest" / f"{name}.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return None  # not written by dav, which renames whole files: then it is made again
+
+
+def is_whole(folder, line, origin, records):
+    """Whether the shard of a line is there, by this teacher, for so many records, as it was
+    written. Its checksum is read only if the file was touched since."""
+    if not line or (line["teacher"], line["records"]) != (origin, records):
+        return False
+    path = Path(folder) / line["shard"]
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    as_written = _is_untouched(found, line) or checksum(path) == line["sha256"]
+    return _has_size(found, line) and as_written
+
+
+def _has_size(found, line):
+    return found.st_size == line["bytes"]
+
+
+def _is_untouched(found, line):
+    return found.st_mtime_ns == line["measured"]["modified_ns"]
+
+
+def finished_shards(folder, origin, *, verify=False):
+    """Lines by shard, of the shards that are there as they were written, by teacher `origin`.
+
+    A file of another size is not; one that was touched since has its checksum read, and with
+    `verify` every one has. Damage that leaves size and time as they were is found otherwise when
+    the label is read: each has a checksum of its own.
+    """
+    folder = Path(folder)
+    lines = {n: line for n, line in read_manifest(folder).items() if line["teacher"] == origin}
+    there = _stats(folder)
+    lines = {n: line for n, line in lines.items() if n in there and _has_size(there[n], line)}
+    doubtful = [n for n, line in lines.items() if verify or not _is_untouched(there[n], line)]
+    with in_threads(lambda name: checksum(folder / name), doubtful) as checking:
+        wrong = {name for name, found in checking if found.result() != lines[name]["sha256"]}
+    return {name: line for name, line in lines.items() if name not in wrong}
+
+
+def read_manifest(folder):
+    """All lines by shard. Those that manifest.jsonl has are not read one by one."""
+    folder = Path(folder)
+    merged = {line["shard"]: line for line in _merged_lines(folder)}
+    lines = {}
+    for file_name, found in _stats(folder / "manifest").items():
+        name = file_name.removesuffix(".json")
+        known = merged.get(name)
+        lines[name] = known if known and known["line_ns"] == found.st_mtime_ns else None
+    unknown = [name for name, line in lines.items() if line is None]
+    with in_threads(lambda name: read_line(folder, name), unknown) as reading:
+        lines |= {name: line.result() for name, line in reading}
+    return {name: lines[name] for name in sorted(lines) if lines[name]}
+
+
+def _merged_lines(folder):
+    try:
+        return read_lines(folder / MERGED)
+    except DavError:
+        return []  # it can be made again
+
+
+def finished_since(folder, since, origin, missing):
+    """Those of the image shards `missing` ({path: records}) whose lines were written at `since` or
+    later, in seconds of the file system's time, by whomever."""
+    by_name = {path.name: path for path in list(missing)}
+    for file_name, found in _stats(Path(folder) / "manifest").items():
+        path = by_name.get(file_name.removesuffix(".json"))
+        records = missing.get(path)
+        if records is None or found.st_mtime < since:
+            continue
+        if is_whole(folder, read_line(folder, path.name), origin, records):
+            yield path
+
+
+def forget(folder, name):
+    """From now on a shard is not there."""
+    (Path(folder) / "manifest" / f"{name}.json").unlink(missing_ok=True)
+
+
+def merge(folder, *, me):
+    """Writes manifest.jsonl anew if lines are not in it. A process that merges at the same time
+    loses nothing: what is missing there is read from its own file."""
+    folder = Path(folder)
+    known = {(line["shard"], line["line_ns"]) for line in _merged_lines(folder)}
+    there = {n.removesuffix(".json"): s.st_mtime_ns for n, s in _stats(folder / "manifest").items()}
+    if known == set(there.items()):
+        return
+    lines = [line | {"line_ns": there[n]} for n, line in read_manifest(folder).items()]
+    _write_text(
+        folder, MERGED, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), me
+    )
+
+
+def _stats(folder):
+    """{name: its stat} of the files of a folder, by one listing."""
+    try:
+        with os.scandir(folder) as entries:
+            return {e.name: e.stat() for e in entries if e.is_file() and e.name[0] != "."}
+    except FileNotFoundError:
+        return {}
+
+
+def read_record(folder, name, index):
+    """One encoded label."""
+    return ArrayRecordReader(str(Path(folder) / name)).read([index])[0]
+
+
+def open_labels(folder, counts):
+    """The decoded labels of the shards `counts` ({file name: records}), one after the other, by
+    index. No file is opened before it is read."""
+    from grain.sources import ArrayRecordDataSource
+
+    parts = [Part(str(Path(folder) / name), 0, n, n) for name, n in counts.items() if n]
+    return Decoded(LabelRecords(ArrayRecordDataSource(parts), str(folder)), decode_label)
+
+
+@dataclass(frozen=True)
+class LabelRecords:
+    """The encoded labels of a data set; what cannot be read is named."""
+
+    records: object
+    folder: str
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        try:
+            return self.records[index]
+        except Exception as error:
+            raise DavError(
+                f"label {index} in {self.folder} cannot be read; --job=label with "
+                "--config.label_verify=True finds damaged shards and makes them again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file as ArrayRecord's data source wants to have it told."""
+
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
