@@ -9,7 +9,7 @@ from dav import folders, recipe, recipe_data
 from dav.data import loader, pipeline
 from dav.errors import Stopped
 from dav.runtime import checkpoint, interrupts, memory, parallel, workdir
-from dav.runtime.gathering import AnyProcess, all_or_none, from_first
+from dav.runtime.gathering import AnyProcess, all_or_none, from_first, loss_named
 from dav.watch import Watch, is_first_process
 
 # Until the buffers of a step have found their places, each place that one had would be kept.
@@ -32,6 +32,7 @@ def train(config, paths):
     batches = all_or_none(lambda: recipe_data.make_batches(config, paths, sharding))
     anyone = AnyProcess(trainer.mesh)
     with (
+        loss_named(),
         workdir.claim(paths.workdir, folders.identity(config)),
         interrupts.stop_request() as stop,
     ):
