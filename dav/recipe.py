@@ -48,7 +48,12 @@ def check(config):
     for name in POSITIVE:
         if _value(config, name, 1) <= 0:
             raise ConfigError(f"config.{name}={_value(config, name, 1)} must be above zero")
-    for name in ("evaluation.max_depth_m", "picture_every", "optimizer.clip_norm"):
+    if config.keep_checkpoints < 2:
+        raise ConfigError(
+            f"config.keep_checkpoints={config.keep_checkpoints} must be at least 2: the newest may "
+            "be damaged"
+        )
+    for name in ("evaluation.max_depth_m", "picture_every", "keep_every", "optimizer.clip_norm"):
         if _value(config, name, 0) < 0:
             raise ConfigError(f"config.{name}={_value(config, name, 0)} must not be negative")
     for name in SHARES:

@@ -3,7 +3,8 @@
     python tests/one_of_many.py PORT PROCESS PROCESSES DEVICES WORKDIR RECIPE [--config.KEY=VALUE …]
 
 DEVICES are those of this process. Every batch that it reads is noted in WORKDIR.read-PROCESS. As
-long as there is WORKDIR.gate-PROCESS, which holds a step's number, it gets no batch from there on.
+long as there is WORKDIR.gate-PROCESS, which holds a step's number, it gets no batch from there on;
+with $PAUSE_S every batch takes so many seconds.
 The network is two layers, unless --config.model.size is one of dav's own.
 """
 
@@ -99,6 +100,7 @@ class Noted:
         }
         with open(self.path, "a") as file:
             file.write(json.dumps([step, jax.process_count(), ids]) + "\n")
+        time.sleep(float(os.environ.get("PAUSE_S", 0)))
         while self.gate.exists() and step >= int(self.gate.read_text()):
             time.sleep(0.01)
         return self.batches[step]

@@ -2,21 +2,11 @@
 
 import json
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from conftest import ROOT
-from one_of_many import config_of
-
-from dav import folders, recipe
-from dav.files import read_lines
-from dav.runtime.checkpoint import Checkpoints, latest_step
+from many import gate, launcher, losses, outcomes, saved, state_at, steps_told, wait_for
 
 STEPS = 16
 RUN = (
@@ -32,59 +22,8 @@ SPLIT = "--config.mesh.fsdp=2"
 
 @pytest.fixture(scope="module")
 def launch(environment):
-    """launch(processes, workdir, *options) → the running processes; all are gone at the end."""
-    started = []
-
-    def run(processes, workdir, *options):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "tests/one_of_many.py", port]
-        each = [
-            subprocess.Popen(
-                [str(part) for part in (*command, process, processes, 1, workdir, *RUN, *options)],
-                cwd=ROOT,
-                env=environment | {"PYTHONPATH": str(ROOT)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for process in range(processes)
-        ]
-        started.extend(each)
-        return each
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def outcomes(processes, timeout=240):
-    """[(exit code, stdout, stderr)] of processes that end by themselves."""
-    said = [process.communicate(timeout=timeout) for process in processes]
-    return [(p.returncode, *texts) for p, texts in zip(processes, said, strict=True)]
-
-
-def wait_for(condition, processes, seconds=240):
-    """Polls until the condition holds; all processes must still be running then."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert all(p.poll() is None for p in processes), outcomes(processes)
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def gate(workdir, process):
-    return Path(f"{workdir}.gate-{process}")
-
-
-def steps_told(workdir):
-    return [line["step"] for line in read_lines(workdir / "metrics.jsonl")]
-
-
-def losses(workdir):
-    return [line["loss"] for line in read_lines(workdir / "metrics.jsonl")]
+    with launcher(environment, *RUN) as run:
+        yield run
 
 
 def examples(workdir, processes):
@@ -97,14 +36,6 @@ def examples(workdir, processes):
                 for kind, rows in ids.items():
                     found.setdefault(step, {}).setdefault(kind, {}).update(rows)
     return {step: batch for step, batch in found.items() if len(batch["unlabelled"]) == 8}
-
-
-def state_at(step, workdir):
-    """The leaves of the state saved at a step, restored onto the one device of this process."""
-    config = config_of(*RUN)
-    shapes = recipe.make_trainer(config).shapes
-    with Checkpoints(folders.make_paths(config, workdir).checkpoints, keep_every=8) as checkpoints:
-        return [np.asarray(x) for x in jax.tree.leaves(checkpoints.restore(step, shapes))]
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +89,6 @@ def kill_it(launch, workdir):
     return outcomes([one])
 
 
-def saved(workdir):
-    return latest_step(workdir / "checkpoints")
-
-
 def test_only_the_first_process_tells_but_each_saves_its_part(straight, moved):
     for workdir in (straight, moved[0]):
         assert steps_told(workdir) == list(range(1, STEPS + 1))
@@ -188,7 +115,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(moved):
 
 def test_after_a_loss_the_same_processes_continue_bit_for_bit(straight, moved):
     assert losses(moved[0])[:9] == losses(straight)[:9]
-    for one, other in zip(state_at(8, moved[0]), state_at(8, straight), strict=True):
+    for one, other in zip(state_at(8, moved[0], *RUN), state_at(8, straight, *RUN), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -203,5 +130,7 @@ def test_any_number_of_processes_reads_the_same_examples_in_the_same_order(strai
 def test_any_number_of_processes_learns_the_same_but_for_rounding(straight, moved):
     np.testing.assert_allclose(losses(moved[0]), losses(straight), rtol=1e-5)
     assert min(abs(np.diff(losses(straight)))) > 1e-4  # other examples would show
-    for one, other in zip(state_at(STEPS, moved[0]), state_at(STEPS, straight), strict=True):
+    for one, other in zip(
+        state_at(STEPS, moved[0], *RUN), state_at(STEPS, straight, *RUN), strict=True
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
