@@ -61,10 +61,12 @@ class Checkpoints:
 
     def __exit__(self, kind, *error):
         if kind is None:
-            # Nobody leaves before the first process has sealed.
-            all_or_none(self._finish)
+            self._finish()
         elif jax.process_count() > 1:
             return  # another process may be gone: waiting for it would take minutes
+        else:
+            with contextlib.suppress(Exception):  # what ended the run is told, not what followed
+                self._finish()
         self._checkpointer.close()
 
     def save(self, step, state):
@@ -81,10 +83,10 @@ class Checkpoints:
             seal.seal(self._folder / str(step))
 
     def _finish(self):
-        """Waits for the save under way, if there is one."""
+        """Waits for the save under way, if there is one, in all processes."""
         saving, self._saving = self._saving, None
         if saving:
-            saving.result()
+            all_or_none(saving.result)
 
     def restore(self, step, abstract):
         """The state saved at `step`, shaped and placed as `abstract` (ShapeDtypeStructs)."""
@@ -156,10 +158,17 @@ def _set_aside(folder, step, damage):
     path, number = folder / str(step), 1
     while (aside := folder / f"{step}.damaged{'' if number == 1 else f'-{number}'}").exists():
         number += 1
-    with contextlib.suppress(FileNotFoundError):  # another process was quicker
-        path.rename(aside)
     more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
-    return f"the checkpoint {path} is damaged ({damage[0]}{more}): moved to {aside.name}"
+    said = f"the checkpoint {path} is damaged ({damage[0]}{more})"
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # another process was quicker
+        pass
+    except OSError as error:
+        raise DavError(
+            f"{said} and cannot be moved away ({error.strerror}); do so, and start again"
+        ) from error
+    return f"{said}: moved to {aside.name}"
 
 
 def _refuse_damaged(folder):
@@ -176,11 +185,13 @@ def _refuse_damaged(folder):
 def _unreadable_named(path):
     try:
         yield
+    except jax.errors.JaxRuntimeError:  # of the devices, or of another process
+        raise
     except Exception as error:
         raise DavError(
             f"the checkpoint {path} agrees with its checksums, but cannot be read "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}); was it written by "
-            "another version, or with another config?"
+            f"({type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}); was it "
+            "written by another version, or with another config?"
         ) from error
 
 

@@ -140,6 +140,26 @@ def test_weights_are_not_taken_from_a_damaged_checkpoint(saved, tmp_path):
     np.testing.assert_array_equal(params["decoder"]["bias"], state_at(4).params["decoder"]["bias"])
 
 
+def test_damage_where_nothing_can_be_moved_is_told(saved, tmp_path, monkeypatch):
+    shutil.copytree(saved, tmp_path / "run")
+    (tmp_path / "run" / "6" / "state" / "_METADATA").write_bytes(b"")
+
+    def fail(path, target):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(type(tmp_path), "rename", fail)
+    for use in (Checkpoints, lambda folder: restore_params(folder, SHAPES.params)):
+        with pytest.raises(DavError, match="damaged .* cannot be moved away .Read-only file"):
+            use(tmp_path / "run")
+
+
+def test_a_run_that_fails_keeps_what_it_saved(tmp_path):
+    with pytest.raises(ZeroDivisionError), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state_at(1))
+        raise ZeroDivisionError
+    assert_restored(tmp_path, 1)
+
+
 def test_when_all_are_damaged_nothing_begins_anew_by_itself(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run")
     for step in (4, 6):
