@@ -113,6 +113,12 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(moved):
         assert f"student: stopped, and saved at step {stop} of 16" in err
 
 
+def test_what_the_first_process_refuses_ends_all(straight, launch):
+    each = outcomes(launch(2, straight, SPLIT, "--config.seed=5"))
+    assert [code for code, *_ in each] == [2, 2]
+    assert all("seed: 0 → 5" in err and "Traceback" not in err for *_, err in each)
+
+
 def test_after_a_loss_the_same_processes_continue_bit_for_bit(straight, moved):
     assert losses(moved[0])[:9] == losses(straight)[:9]
     for one, other in zip(state_at(8, moved[0], *RUN), state_at(8, straight, *RUN), strict=True):
