@@ -75,7 +75,9 @@ def assert_equal(one, other):
 def joined(parts):
     """The global batch of processes that read its rows one after the other."""
     return {
-        kind: {name: np.concatenate([part[kind][name] for part in parts]) for name in parts[0][kind]}
+        kind: {
+            name: np.concatenate([part[kind][name] for part in parts]) for name in parts[0][kind]
+        }
         for kind in parts[0]
     }
 
@@ -110,9 +112,7 @@ def test_every_step_and_seed_has_other_examples(parts):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_together_read_the_batch_of_one(parts, processes, weights):
     whole = batches(parts, weights=weights)[7]
-    each = [
-        batches(parts, weights=weights, rows=rows(p, processes)) for p in range(processes)
-    ]
+    each = [batches(parts, weights=weights, rows=rows(p, processes)) for p in range(processes)]
     assert_equal(joined([mine[7] for mine in each]), whole)
 
 
