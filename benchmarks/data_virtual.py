@@ -74,7 +74,7 @@ def virtual_batches(contents, processes, decode):
         seed=0,
         short_side_px=SIDE_PX,
         crop_px=CROP_PX,
-        processes=processes,
+        rows={kind: range(images // processes) for kind, images in IMAGES.items()},
     )
 
 

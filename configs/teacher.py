@@ -100,6 +100,8 @@ def common():
     config.log_every = 10  # steps
     config.picture_every = 0  # steps; 0: no pictures
     config.profile = ()  # (10, 13): XLA's profile of the steps after 10, up to 13
+    config.keep_checkpoints = 2  # the newest; older ones are deleted
+    config.keep_every = 0  # steps whose checkpoints are never deleted, of those saved; 0: none
     config.tensorboard = False  # True: events in WORKDIR/tensorboard
     config.wandb = ""  # a project of Weights & Biases
     config.mesh = ConfigDict(dict(data=-1, fsdp=1, min_sharded_elements=2**18))

@@ -14,6 +14,8 @@ CIRCUMSTANCES = {
     "accumulate",
     "checkpoint_every",
     "evaluation",
+    "keep_checkpoints",
+    "keep_every",
     "label_batch",
     "label_cost_per_hour",
     "label_lease_s",

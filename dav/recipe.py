@@ -29,6 +29,7 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     "evaluation.max_depth_m",
+    "keep_every",
     "label_cost_per_hour",
     "label_wait_s",
     "optimizer.clip_norm",
@@ -56,6 +57,11 @@ def check(config):
     for name in POSITIVE:
         if _value(config, name, 1) <= 0:
             raise ConfigError(f"config.{name}={_value(config, name, 1)} must be above zero")
+    if config.keep_checkpoints < 2:
+        raise ConfigError(
+            f"config.keep_checkpoints={config.keep_checkpoints} must be at least 2: the newest may "
+            "be damaged"
+        )
     for name in NOT_NEGATIVE:
         if _value(config, name, 0) < 0:
             raise ConfigError(f"config.{name}={_value(config, name, 0)} must not be negative")

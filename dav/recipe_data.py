@@ -1,9 +1,7 @@
 """Config → the data of a run: which sets, in which shares, read by whom."""
 
-import jax
-
 from dav import folders
-from dav.data import label_shards, mixture, pipeline, sources, workers
+from dav.data import label_shards, loader, mixture, pipeline, sources, workers
 from dav.data.examples import decode_example, decode_target
 from dav.errors import ConfigError, DavError
 
@@ -42,8 +40,9 @@ def worker_processes(config):
     return workers.usable_cores() if asked < 0 else asked
 
 
-def make_batches(config, paths):
-    """The recipe's batches[step]."""
+def make_batches(config, paths, sharding=None):
+    """The recipe's batches[step]: of each, what this process's devices hold under `sharding`, or
+    the whole."""
     parts = {}
     if "labelled" in config.batch:
         parts["labelled"] = [open_encoded(paths.data, n, "train") for n in config.data.labelled]
@@ -57,8 +56,10 @@ def make_batches(config, paths):
         seed=config.seed,
         short_side_px=config.train_short_side_px,
         crop_px=tuple(config.crop_px),
-        process=jax.process_index(),
-        processes=jax.process_count(),
+        rows={
+            kind: loader.local_rows(sharding, images) if sharding else range(images)
+            for kind, images in config.batch.items()
+        },
     )
 
 

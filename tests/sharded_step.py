@@ -1,12 +1,14 @@
 """Runs single student steps on a given mesh; saves metrics, parameters and optimiser state.
 
-    python tests/sharded_step.py DEVICES FSDP OUT.npz [SIZE]
+    python tests/sharded_step.py PORT PROCESS PROCESSES DEVICES FSDP OUT.npz PERTURB [SIZE]
 
-A process of its own, since the number of simulated devices is fixed once jax has started. SIZE is
-`tiny` (compiles quickly) or one of the model's own.
+A process of its own, since the number of simulated devices is fixed once jax has started; DEVICES
+are those of one process, PERTURB is 0 or 1. SIZE is `tiny` (compiles quickly) or one of the model's
+own.
 """
 
 import sys
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +24,9 @@ BATCHES = 2
 TINY = Architecture(64, 4, 2, (0, 1, 2, 3), 16, (8, 16, 32, 64), position_grid=4)
 
 
-def random_batch(config, rng):
+def random_batch(config, seed):
     """Noise in front of smooth surfaces, some pixels invalid."""
+    rng = np.random.default_rng(seed)
     height, width = config.crop_px
     batch = {}
     for kind, size in config.batch.items():
@@ -37,7 +40,7 @@ def random_batch(config, rng):
     return batch
 
 
-def make_trainer(fsdp, size):
+def make_trainer(fsdp, perturb, size):
     SIZES["tiny"] = TINY
     config, _, _ = parse(
         [
@@ -46,17 +49,20 @@ def make_trainer(fsdp, size):
             f"--config.model.size={size}",
             "--config.batch.labelled=8",
             "--config.batch.unlabelled=16",
-            "--config.crop_px=(56, 70)",
+            "--config.crop_px=(28, 42)",
             f"--config.mesh.fsdp={fsdp}",
+            f"--config.objective.perturb={perturb == '1'}",
             "--config.mesh.min_sharded_elements=1000",
         ]
     )
     return config, recipe.make_trainer(config)
 
 
-def main(devices, fsdp, out, size="tiny"):
+def main(address, process, processes, devices, fsdp, out, perturb, size="tiny"):
     jax.config.update("jax_num_cpu_devices", devices)
-    config, trainer = make_trainer(fsdp, size)
+    if processes > 1:
+        jax.distributed.initialize(address, processes, process)
+    config, trainer = make_trainer(fsdp, perturb, size)
     # Another encoder than the student's own, so that the alignment has something to do.
     frozen = jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), trainer.frozen())
     state = trainer.init()
@@ -64,16 +70,34 @@ def main(devices, fsdp, out, size="tiny"):
     # The rule must really have split something, and the frozen encoder by the same rule.
     assert kernel.addressable_shards[0].data.size * fsdp == kernel.size
     assert frozen["block_00"]["mlp"]["fc1"]["kernel"].sharding == kernel.sharding
+    sharding = parallel.batch_sharding(trainer.mesh)
     arrays = {}
     for seed in range(BATCHES):
-        host = random_batch(config, np.random.default_rng(seed))
-        batch = loader.to_device(host, parallel.batch_sharding(trainer.mesh))
-        state, metrics = trainer.step(trainer.init(), frozen, batch)
+        batch = loader.to_device(own_rows(random_batch(config, seed), sharding), sharding)
+        given = trainer.init()
+        state, metrics = trainer.step(given, frozen, batch)
+        # Every buffer must have been given away, or memory would hold two states.
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
         arrays |= {f"{seed} metric {name}": np.asarray(value) for name, value in metrics.items()}
-        for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.opt_state)):
+        whole = gather((state.params, state.opt_state), trainer.mesh)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(whole):
             arrays[f"{seed} {jax.tree_util.keystr(path)}"] = np.asarray(leaf)
-    np.savez(out, **arrays)
+    if process == 0:
+        np.savez(out, **arrays)
+
+
+def own_rows(batch, sharding):
+    """What a process's devices hold of a global batch."""
+    return jax.tree.map(lambda whole: whole[loader.local_rows(sharding, len(whole))], batch)
+
+
+def gather(tree, mesh):
+    """The same whole on every device."""
+    return jax.jit(lambda x: x, out_shardings=parallel.replicated(mesh))(tree)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    address, *numbers = sys.argv[1:6]
+    main(address, *map(int, numbers), *sys.argv[6:])

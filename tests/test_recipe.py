@@ -185,6 +185,7 @@ def test_the_second_version_is_as_its_paper_says():
         ("objective.trim=1.0", "objective.trim=1.0 must be from 0 to below 1"),
         ("optimizer.ema_decay=1.0", "optimizer.ema_decay=1.0"),
         ("accumulate=0", "accumulate=0 must be above zero"),
+        ("keep_checkpoints=1", "keep_checkpoints=1 must be at least 2"),
         ("evaluation.max_depth_m=-1.0", "must not be negative"),
         ("data.labelled=()", "data.labelled is empty; name data sets"),
     ],

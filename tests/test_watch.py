@@ -107,7 +107,7 @@ def run(tmp_path, monkeypatch):
     `bad` steps are left out, for a loss that is not finite."""
     monkeypatch.setattr(pictures, "make_look", lambda config, mesh: look_at_nothing)
     monkeypatch.setattr(
-        recipe_data, "make_batches", lambda config, paths: Noise(labelled=2, unlabelled=3)
+        recipe_data, "make_batches", lambda config, paths, sharding: Noise(labelled=2, unlabelled=3)
     )
     monkeypatch.setattr(watch.perf, "peak_flops_per_s", lambda: 1e12)
 
@@ -204,7 +204,9 @@ def test_a_line_holds_the_means_of_its_steps(run):
 
 def test_pictures_and_boards_do_not_change_what_is_learned(quickly, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb())
-    monkeypatch.setattr(recipe_data, "make_batches", lambda config, paths: Noise(labelled=2))
+    monkeypatch.setattr(
+        recipe_data, "make_batches", lambda config, paths, sharding: Noise(labelled=2)
+    )
     trainer, learned, told = quickly, [], []
     monkeypatch.setattr(recipe, "make_trainer", lambda config: trainer)
     watched = ("--config.picture_every=1", "--config.tensorboard=True", "--config.wandb=p")

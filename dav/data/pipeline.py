@@ -1,6 +1,6 @@
-"""batches[step]: a pure function of (sources, seed, step, process, processes).
+"""batches[step]: a pure function of (sources, seed, step, rows).
 
-Element k of the data set is this process's share of global batch k, so nothing about data is ever
+Element k of the data set is this process's rows of global batch k, so nothing about data is ever
 saved: a resumed run, or one with other workers or hosts, sees the same examples. Hosts decode,
 crop, resize and flip; images travel as uint8 and are normalised on the device.
 """
@@ -20,10 +20,9 @@ from dav.data.transforms import random_view
 THREADS = 2
 
 
-def make_batches(
-    parts, batch_sizes, *, seed, short_side_px, crop_px, weights=None, process=0, processes=1
-):
-    """The Batches over data sets by kind ("labelled", "unlabelled"), each of its global size.
+def make_batches(parts, batch_sizes, *, seed, short_side_px, crop_px, weights=None, rows=None):
+    """The Batches over data sets by kind ("labelled", "unlabelled"), each of its global size; or,
+    if `rows` has them by kind, only those of each global batch.
 
     `parts` has a tuple of sources by kind, whose examples have their images still encoded;
     `weights`, by kind, one number a source, or none: concatenated. Every kind is its own shuffled,
@@ -32,12 +31,11 @@ def make_batches(
     view = functools.partial(random_view, short_side_px=short_side_px, crop_px=tuple(crop_px))
     shares = {}
     for kind, sources in parts.items():
-        local, rest = divmod(batch_sizes[kind], processes)
-        if rest or not local:
-            raise ValueError(f"batch of {batch_sizes[kind]} {kind} images on {processes} processes")
+        images = batch_sizes[kind]
+        mine = tuple((rows or {}).get(kind, range(images)))
         order = mixture.endless(sources, (weights or {}).get(kind, ()), kind=kind, seed=seed)
         shares[kind] = Share(
-            order, view, tuple(crop_px), mixture.seed_for(kind, seed), local, process, processes
+            order, view, tuple(crop_px), mixture.seed_for(kind, seed), images, mine
         )
     return Batches(shares)
 
@@ -50,13 +48,12 @@ class Share:
     view: object  # (example, rng) → crops
     crop_px: tuple
     seed: int
-    images: int  # of each batch
-    process: int
-    processes: int
+    images: int  # of the whole batch
+    rows: tuple[int, ...]  # of them, those that are read here
 
     def shapes(self):
         """Shape and dtype of what it reads."""
-        shape = (self.images, *self.crop_px)
+        shape = (len(self.rows), *self.crop_px)
         return {
             "image": ((*shape, 3), "uint8"),
             "disparity": (shape, "float32"),
@@ -72,10 +69,8 @@ class Share:
                 values[place] = view[name]
 
     def indices(self, step):
-        """Where in the endless order this process's examples of a step stand: every processes-th,
-        so that the processes together read the same whatever their number."""
-        whole = self.images * self.processes
-        return range(step * whole + self.process, (step + 1) * whole, self.processes)
+        """Where in the endless order this process's examples of a step stand."""
+        return [step * self.images + row for row in self.rows]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A work folder belongs to one config and one process at a time."""
+"""A work folder belongs to one config and one job at a time."""
 
 import contextlib
 import json
@@ -6,15 +6,23 @@ from pathlib import Path
 
 from dav.errors import ConfigError
 from dav.files import hold, read_json, write_json
+from dav.runtime.gathering import from_first
 
 
 @contextlib.contextmanager
 def claim(workdir, config):
-    """Holds `workdir` while a job runs in it, and records its config (plain values).
+    """Holds `workdir` while a job runs in it, and records its config (plain values). Of a job's
+    processes, the first holds it for all of them; all must call this.
 
-    Raises ConfigError if it was made with another config, DavError if another process holds it.
+    Raises ConfigError if it was made with another config, DavError if another job holds it.
     """
-    workdir = Path(workdir)
+    with contextlib.ExitStack() as held:
+        from_first(lambda: held.enter_context(_hold(Path(workdir), config)))
+        yield
+
+
+@contextlib.contextmanager
+def _hold(workdir, config):
     workdir.mkdir(parents=True, exist_ok=True)
     check_config(workdir, config)
     with open(workdir / "lock", "a") as lock:
