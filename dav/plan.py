@@ -18,7 +18,6 @@ from dav import (
     recipe_network,
     train,
 )
-from dav.data import sources
 from dav.models.depth_anything import SIZES
 from dav.runtime import parallel, perf
 from dav.runtime import topology as topologies
@@ -159,9 +158,11 @@ def label_stage(config, paths):
     waits = set(config.data.unlabelled) & set(prepare.missing_sets(config, paths))
     shards = {} if waits else label.missing_shards(config, paths)
     missing = [path for paths_of_set in shards.values() for path in paths_of_set]
-    images = sum(sources.record_count(path) for path in missing)
+    counts = {} if waits else plan_costs.shard_counts(config, paths, "unlabelled")
+    images = sum(counts[path] for path in missing)
     if waits:
         images, _ = plan_costs.count_images(config, paths, "unlabelled")
+    looks = 2 if config.label_flip else 1
     state = f"{len(missing)} shards without labels" if missing else f"labelled in {paths.labels}"
     state = "no images yet" if waits else state
     teacher = folders.teacher_config(config, paths) if folders.trains_teacher(config) else config
@@ -169,8 +170,9 @@ def label_stage(config, paths):
         name="labels",
         done=not (missing or waits),
         state=state,
-        cost=f"one look at {images:,} images" if images else "one look at every image",
-        flops=images * forward_flops(teacher),
+        cost=("two looks" if looks == 2 else "one look")
+        + (f" at {images:,} images" if images else " at every image"),
+        flops=looks * images * forward_flops(teacher),
         other_s=5.0,
         run=lambda: label.label(config, paths),
     )

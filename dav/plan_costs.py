@@ -123,7 +123,7 @@ def volume_lines(config, paths):
     for kind in config.batch:
         images, origin = count_images(config, paths, kind)
         if origin == COUNTED:
-            stored = sum(path.stat().st_size for path in shards_of(paths, config.data[kind]))
+            stored = sum(path.stat().st_size for path in shard_counts(config, paths, kind))
             lines.append(f"data       {kind}: {images:,} images, {giga(stored)}, {origin}")
         elif images:
             stored = giga(images * STORED_BYTES[kind])
@@ -139,15 +139,18 @@ def count_images(config, paths, kind):
     """(number, where it is from) of a kind's training images: counted, else the config's."""
     names = config.data[kind]
     if not set(names) & set(prepare.missing_sets(config, paths)):
-        return sum(map(sources.record_count, shards_of(paths, names))), COUNTED
+        return sum(shard_counts(config, paths, kind).values()), COUNTED
     if "images" in config and kind in config.images:
         return config.images[kind], "as the paper counts them"
     return 0, ""
 
 
-def shards_of(paths, names):
-    """The training shards of some data sets."""
-    return [path for name in names for path in sources.split_shards(paths.data, name, "train")]
+def shard_counts(config, paths, kind):
+    """{path: records} of the training shards of a kind's data sets."""
+    counts = {}
+    for name in config.data[kind]:
+        counts |= sources.shard_counts(paths.data, name, "train")
+    return counts
 
 
 def giga(size):

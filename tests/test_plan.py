@@ -74,7 +74,9 @@ def test_data_that_is_there_is_counted(sample_root, tmp_path):
     paths = folders.make_paths(config, tmp_path)
     images, origin = plan_costs.count_images(config, paths, "unlabelled")
     assert origin == plan_costs.COUNTED and images > 0
-    stored = sum(path.stat().st_size for path in plan_costs.shards_of(paths, ("sample/photos",)))
+    stored = sum(
+        path.stat().st_size for path in plan_costs.shard_counts(config, paths, "unlabelled")
+    )
     said = "\n".join(plan_costs.volume_lines(config, paths))
     assert f"unlabelled: {images:,} images, {plan_costs.giga(stored)}, counted" in said
 
