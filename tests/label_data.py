@@ -44,8 +44,8 @@ def damage_images(root, paths):
 
     features, serialize = sources.read_features(root / "data", "tiny", "train"), shards.serializer()
     for number, (index, content) in BROKEN.items():
-        count = sources.record_count(paths[number])
-        records = list(sources.open_shard(paths[number], count, features))
+        counts = sources.shard_counts(root / "data", "tiny", "train")
+        records = list(sources.open_shard(paths[number], counts[paths[number]], features))
         records[index]["image"] = content
         for record in records:
             record["id"] = record["id"].decode()

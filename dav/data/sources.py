@@ -108,13 +108,6 @@ def _first_line(error):
     return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
 
 
-def record_count(path):
-    """The number of records in one shard."""
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    return ArrayRecordReader(str(path)).num_records()
-
-
 @dataclass(frozen=True)
 class Records:
     """The records of one data set; what cannot be read is named."""
