@@ -8,9 +8,9 @@ many processes share the work then.
 from dav import folders, recipe, recipe_data
 from dav.data import loader, pipeline
 from dav.errors import Stopped
-from dav.runtime import checkpoint, interrupts, memory, parallel, workdir
-from dav.runtime.gathering import AnyProcess, all_or_none, from_first, loss_named
-from dav.watch import Watch, is_first_process
+from dav.runtime import checkpoint, interrupts, memory, parallel, processes, workdir
+from dav.runtime.gathering import AnyProcess, all_or_none, from_first
+from dav.watch import Watch
 
 # Until the buffers of a step have found their places, each place that one had would be kept.
 SETTLING_STEPS = 10
@@ -32,7 +32,6 @@ def train(config, paths):
     batches = all_or_none(lambda: recipe_data.make_batches(config, paths, sharding))
     anyone = AnyProcess(trainer.mesh)
     with (
-        loss_named(),
         workdir.claim(paths.workdir, folders.identity(config)),
         interrupts.stop_request() as stop,
     ):
@@ -95,5 +94,5 @@ def run_steps(config, paths, trainer, checkpoints, batches, state, start, asked)
 
 def tell(text):
     """Prints a line, once for all processes."""
-    if is_first_process():
+    if processes.is_first():
         print(text, flush=True)

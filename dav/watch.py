@@ -15,7 +15,7 @@ import numpy as np
 from dav import pictures, recipe, recipe_update, viz
 from dav.errors import DavError
 from dav.files import write_whole
-from dav.runtime import perf
+from dav.runtime import perf, processes
 from dav.runtime.boards import TensorBoard, WeightsAndBiases
 from dav.runtime.goodput import Goodput
 from dav.runtime.telemetry import Interval, MetricsLog, Progress, format_duration
@@ -54,7 +54,7 @@ class Watch:
         self._begin, self._since = time.monotonic(), Interval()
         self._images = sum(config.batch.values())
         self._look = pictures.make_look(config, mesh)
-        self._profiles, self._writes = False, is_first_process()
+        self._profiles, self._writes = False, processes.is_first()
         if not self._writes:
             return
         self._rates, self._weights = learning_rates(config), loss_weights(config)
@@ -197,11 +197,6 @@ class Watch:
         kept = self._goodput
         counts = {"productive_s": kept.productive_s, "starts": kept.starts}
         return figures | counts | {"goodput": kept.share()}
-
-
-def is_first_process():
-    """Whether this is the one of a run's processes that writes."""
-    return jax.process_index() == 0
 
 
 def open_boards(config, workdir, start):

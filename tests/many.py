@@ -9,10 +9,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from conftest import ROOT
 from one_of_many import config_of
 
-from dav import folders, recipe
+from dav import folders, recipe, recipe_network
 from dav.files import read_lines
 from dav.runtime.checkpoint import Checkpoints, latest_step
 
@@ -90,8 +91,11 @@ def saved(workdir):
 
 def state_at(step, workdir, *run):
     """The leaves of the state saved at a step, restored onto the one device of this process."""
-    config = config_of(*run)
-    shapes = recipe.make_trainer(config).shapes
+    with pytest.MonkeyPatch.context() as patch:  # config_of changes what the other tests need
+        for name in ("make_model", "make_frozen_encoder"):
+            patch.setattr(recipe_network, name, getattr(recipe_network, name))
+        config = config_of(*run)
+        shapes = recipe.make_trainer(config).shapes
     folder = folders.make_paths(config, workdir).checkpoints
     with Checkpoints(folder, keep=config.keep_checkpoints, keep_every=config.keep_every) as found:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(found.restore(step, shapes))]

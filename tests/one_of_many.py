@@ -29,7 +29,6 @@ OPTIONS = (
     "--config.mesh.min_sharded_elements=1000",
 )
 IMAGES = 20
-HEARTBEAT_S = 10
 WIDTH, PATCH_PX = 16, 14
 
 
@@ -140,16 +139,11 @@ def main(port, process, processes, devices, workdir, recipe, *options):
     """Trains; returns the exit code."""
     from dav import folders, recipe_data, train
     from dav.main import carry_out, quieten
+    from dav.runtime.processes import start
 
     quieten()
     jax.config.update("jax_num_cpu_devices", int(devices))
-    if int(processes) > 1:
-        jax.distributed.initialize(
-            f"127.0.0.1:{port}",
-            int(processes),
-            int(process),
-            heartbeat_timeout_seconds=HEARTBEAT_S,
-        )
+    start(f"127.0.0.1:{port}", int(process), int(processes))
     recipe_data.make_batches = make_batches
     config = config_of(recipe, *options)
     paths = folders.make_paths(config, Path(workdir))
@@ -157,8 +151,8 @@ def main(port, process, processes, devices, workdir, recipe, *options):
 
 
 if __name__ == "__main__":
+    from dav.runtime.processes import leave
+
     code = main(*sys.argv[1:])
-    sys.stdout.flush()
-    if code not in (0, 75):
-        os._exit(code)  # the others may be gone: taking leave of them would wait for their answer
+    leave(code)
     sys.exit(code)

@@ -345,17 +345,18 @@ def test_finetuning_goes_on_from_a_trained_network(dav, finished, tmp_path):
         "--config.data.labelled=('sample/icl',)",
         "--config.evaluation.sets=('sample/icl',)",
         "--config.evaluation.split=heldout",
-        "--config.crop_px=(84, 112)",
+        "--config.crop_px=(28, 42)",
         "--config.short_side_px=84",
         "--config.train_short_side_px=98",
-        "--config.steps=3",
+        "--config.steps=2",
+        "--config.batch.labelled=4",
         "--config.accumulate=2",
         "--config.optimizer.ema_decay=0.5",
         f"--workdir={tmp_path}",
     )
     assert code == 0, err
     assert re.search(
-        r"labelled   3 steps × 8 a batch = 24 images = 0\.\d\d × \d+ images \(counted", out
+        r"labelled   2 steps × 4 a batch = 8 images = 0\.\d\d × \d+ images \(counted", out
     )
     rows = {row["model"]: row for row in json.loads((tmp_path / "eval.json").read_text())["rows"]}
     assert set(rows) == {"finetune", "before", "ramp", "constant"}

@@ -102,7 +102,7 @@ def test_only_the_first_process_tells_but_each_saves_its_part(straight, moved):
 def test_a_lost_process_ends_the_other_with_a_clear_message(moved):
     (code, _, err), _ = moved[1][0]
     assert code == 1 and "Traceback" not in err
-    assert "dav: process 0 of 2 has lost another one" in err and "Start all of them again" in err
+    assert "dav, process 0 of 2: another process of this run was lost" in err
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(moved):

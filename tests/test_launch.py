@@ -137,7 +137,7 @@ def test_the_commands_of_the_manifests_are_understood(name):
     [job] = jobs_of(load(name))
     python, option, module, *arguments = command_of(job)
     assert (python, option, module) == ("python", "-m", "dav.main")
-    _, _, verb, start = entry.parse_all(["dav", *arguments])
+    _, _, verb, start, _ = entry.parse_all(["dav", *arguments])
     assert verb == ("label" if name == "gke_label" else "train")
     start.pop("compilation_cache")
     found = processes.check_flags(*start.values())
@@ -381,7 +381,7 @@ def test_the_commands_of_the_guide_are_understood():
     parsed = [a for a in map(dav_arguments, commands_of_the_page()) if a is not None]
     assert len(parsed) >= 6
     for arguments in parsed:
-        *_, start = entry.parse_all(["dav", *arguments])
+        *_, start, _ = entry.parse_all(["dav", *arguments])
         start.pop("compilation_cache")
         processes.check_flags(*start.values())
 

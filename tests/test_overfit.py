@@ -22,7 +22,7 @@ def examples(sample_root):
     """Two very different views of the living room and two of the desk."""
     icl = recipe_data.open_examples(sample_root, ("sample/icl",), "train")
     tum = recipe_data.open_examples(sample_root, ("sample/tum",), "train")
-    small = [resize_example(e, (84, 112)) for e in (icl[0], icl[70], tum[0], tum[5])]
+    small = [resize_example(e, (56, 84)) for e in (icl[0], icl[70], tum[0], tum[5])]
     return [e | {"depth_m": 1 / np.maximum(e["disparity"], 1e-6)} for e in small]
 
 
@@ -33,7 +33,7 @@ def test_four_images_are_learned_by_heart(examples):
             "--config=configs/teacher.py",
             f"--config.steps={STEPS}",
             "--config.batch.labelled=4",
-            "--config.crop_px=(84, 112)",
+            "--config.crop_px=(56, 84)",
         ]
     )
     trainer = recipe.make_trainer(config)

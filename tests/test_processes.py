@@ -279,7 +279,7 @@ def test_the_flags_of_the_command_line_are_read_and_refused():
     from dav.main import parse_all
 
     config = ["dav", "--config=configs/student.py"]
-    *_, start = parse_all([*config, "--coordinator=h:1", "--process_id=3", "--num_processes=4"])
+    *_, start, _ = parse_all([*config, "--coordinator=h:1", "--process_id=3", "--num_processes=4"])
     assert start["coordinator"] == "h:1" and (start["process_id"], start["num_processes"]) == (3, 4)
     with pytest.raises(ConfigError, match="process_id"):
         parse_all([*config, "--process_id=one"])

@@ -124,7 +124,7 @@ def test_a_batch_worked_in_parts_gives_the_same_step():
     assert metrics == pytest.approx(expected, rel=2e-5)
     _, before = compiled(1)
     moved = largest_difference(whole.params, before.params)
-    assert largest_difference(found.params, whole.params) < 2e-5 * moved
+    assert largest_difference(found.params, whole.params) < 5e-5 * moved
 
 
 def test_parts_hold_every_image_once():

@@ -20,7 +20,7 @@ from dav.errors import ConfigError, DavError
 from dav.files import read_lines
 from dav.main import parse
 from dav.models.depth_anything import SIZES, Architecture
-from dav.runtime import parallel
+from dav.runtime import parallel, processes
 from dav.runtime.checkpoint import Checkpoints
 from dav.step import TrainState, strong_view
 
@@ -279,13 +279,13 @@ def test_an_update_that_is_left_out_is_told_and_the_run_goes_on(run, capsys):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_too_many_left_out_end_the_run_in_every_process(run, monkeypatch, first):
-    monkeypatch.setattr(watch, "is_first_process", lambda: first)
+    monkeypatch.setattr(processes, "is_first", lambda: first)
     with pytest.raises(DavError, match=r"2 updates .* step 5, .* loss_unlabelled: .*batches\[3\]"):
         run(bad=(4, 5, 6))
 
 
 def test_only_the_first_process_writes(run, monkeypatch, capsys):
-    monkeypatch.setattr(watch, "is_first_process", lambda: False)
+    monkeypatch.setattr(processes, "is_first", lambda: False)
     folder = run("--config.picture_every=2", "--config.tensorboard=True")
     files = {path.name for path in folder.iterdir()}
     assert files == {"checkpoints", "config.json", "lock"} and "loss" not in capsys.readouterr().out

@@ -18,7 +18,7 @@ from dav.data.decoding import decode_image
 from dav.data.examples import check_size
 from dav.data.frames import PAIRS
 from dav.data.prepare import MARKER, REPORT
-from dav.data.sources import Records
+from dav.data.sources import REBUILD, Records
 from dav.errors import ConfigError, DavError
 from dav.files import read_json
 from dav.threads import in_threads
@@ -126,7 +126,9 @@ def _open(folder):
         builder = tfds.builder_from_directory(str(folder))
         fields = set(builder.info.features)
         sources = {
-            split: Records(builder.as_data_source(split), f"in {folder}, split {split}")
+            split: Records(
+                builder.as_data_source(split), f"the data set in {folder}, split {split}", REBUILD
+            )
             for split in builder.info.splits
         }
     except Exception as error:

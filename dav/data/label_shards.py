@@ -28,7 +28,7 @@ from pathlib import Path
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from dav.data.labels import decode_label
-from dav.data.sources import Decoded
+from dav.data.sources import Decoded, Records
 from dav.errors import DavError
 from dav.files import checksum, read_json, read_lines
 from dav.threads import in_threads
@@ -242,29 +242,10 @@ def open_labels(folder, counts):
     from grain.sources import ArrayRecordDataSource
 
     parts = [Part(str(Path(folder) / name), 0, n, n) for name, n in counts.items() if n]
-    return Decoded(LabelRecords(ArrayRecordDataSource(parts), str(folder)), decode_label)
-
-
-@dataclass(frozen=True)
-class LabelRecords:
-    """The encoded labels of a data set; what cannot be read is named."""
-
-    records: object
-    folder: str
-
-    def __len__(self):
-        return len(self.records)
-
-    def __getitem__(self, index):
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        try:
-            return self.records[index]
-        except Exception as error:
-            raise DavError(
-                f"label {index} in {self.folder} cannot be read; --job=label with "
-                "--config.label_verify=True finds damaged shards and makes them again"
-            ) from error
+    cure = "--job=label with --config.label_verify=True finds damaged shards and makes them again"
+    return Decoded(
+        Records(ArrayRecordDataSource(parts), f"the labels in {folder}", cure), decode_label
+    )
 
 
 @dataclass(frozen=True)

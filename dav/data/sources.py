@@ -12,6 +12,8 @@ from dav.data import prepare
 from dav.errors import DavError
 from dav.files import read_json
 
+REBUILD = "run the same command with --job=prepare, which finds and rebuilds damaged shards"
+
 
 def open_split(root, name, split):
     """The encoded records (dicts as in examples.py) of one split of a prepared data set."""
@@ -20,7 +22,7 @@ def open_split(root, name, split):
 
     try:
         records = tfds.builder_from_directory(str(folder)).as_data_source(split)
-        return Records(records, f"{name} in {folder}")
+        return Records(records, f"data set {name} in {folder}", REBUILD)
     except Exception as error:
         raise DavError(
             f"data set {name!r} in {folder} cannot be read ({error}); run --job=prepare to check "
@@ -110,10 +112,11 @@ def _first_line(error):
 
 @dataclass(frozen=True)
 class Records:
-    """The records of one data set; what cannot be read is named."""
+    """The records of one data set or of its labels; what cannot be read is named."""
 
     records: object
     name: str
+    cure: str
 
     def __len__(self):
         return len(self.records)
@@ -124,10 +127,7 @@ class Records:
         try:
             return self.records[index]
         except Exception as error:
-            raise DavError(
-                f"record {index} of data set {self.name} cannot be read; run the same command "
-                "with --job=prepare, which finds and rebuilds damaged shards"
-            ) from error
+            raise DavError(f"record {index} of {self.name} cannot be read; {self.cure}") from error
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 Every function here must be called by all processes of a run, in the same order.
 """
 
-import contextlib
 import pickle
 import zlib
 
@@ -13,9 +12,6 @@ import numpy as np
 
 from dav.errors import DavError
 from dav.runtime import parallel
-
-# What the errors of collectives and of the coordination service have in them.
-LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CoordinationService", "arrier")
 
 
 def gather(value):
@@ -58,21 +54,6 @@ def all_or_none(work):
 def from_first(work):
     """What work() returns in process 0, which alone does it, in every process."""
     return gather(all_or_none(lambda: work() if jax.process_index() == 0 else None))[0]
-
-
-@contextlib.contextmanager
-def loss_named():
-    """Inside, the runtime's error at a process that has gone becomes a DavError."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1 or not any(word in str(error) for word in LOST):
-            raise
-        raise DavError(
-            f"process {jax.process_index()} of {jax.process_count()} has lost another one "
-            f"({str(error).splitlines()[0][:200]}); its own output says why, unless it was taken "
-            "away. Start all of them again: the run continues from its last checkpoint"
-        ) from error
 
 
 class AnyProcess:

@@ -5,7 +5,15 @@ import pytest
 import stages
 
 
-@pytest.fixture(scope="module", params=stages.ARCHITECTURES)
+# The largest network at its larger sizes takes a minute, and the others show the same.
+CASES = [
+    pytest.param(name, size, marks=[pytest.mark.long] * (name == "vitl" and size != "252x336"))
+    for name in stages.ARCHITECTURES
+    for size in stages.SIZES_PX
+]
+
+
+@pytest.fixture(scope="module")
 def pair(request, tmp_path_factory):
     """One network as (name, architecture, dav's parameters, the model of transformers)."""
     pytest.importorskip("torch")
@@ -16,7 +24,7 @@ def pair(request, tmp_path_factory):
     return request.param, architecture, params, model
 
 
-@pytest.mark.parametrize("size", stages.SIZES_PX)
+@pytest.mark.parametrize(("pair", "size"), CASES, indirect=["pair"])
 def test_every_stage_equals_transformers(pair, size):
     name, architecture, params, model = pair
     image = stages.random_image(stages.SIZES_PX[size])

@@ -1,3 +1,4 @@
+import functools
 import types
 
 import jax
@@ -92,11 +93,9 @@ def test_other_devices_have_no_peak(kind):
 
 
 def test_one_unknown_device_makes_the_whole_unknown(monkeypatch):
-    monkeypatch.setattr(perf.jax, "default_backend", lambda: "gpu")
     kinds = ["NVIDIA L4", "NVIDIA L4"]
-    monkeypatch.setattr(
-        perf.jax, "devices", lambda: [types.SimpleNamespace(device_kind=kind) for kind in kinds]
-    )
+    gpu = functools.partial(types.SimpleNamespace, platform="gpu")
+    monkeypatch.setattr(perf.jax, "devices", lambda: [gpu(device_kind=kind) for kind in kinds])
     assert perf.peak_flops_per_s() == pytest.approx(2 * 121e12)
     kinds.append("abacus")
     assert perf.peak_flops_per_s() is None
