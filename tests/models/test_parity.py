@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import stages
 
-
 # The largest network at its larger sizes takes a minute, and the others show the same.
 CASES = [
     pytest.param(name, size, marks=[pytest.mark.long] * (name == "vitl" and size != "252x336"))
