@@ -9,11 +9,27 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+# The files that take longest, begun first: what begins last keeps one worker while the other idles.
+LONGEST = (
+    "test_chain",
+    "test_parity",
+    "test_elastic",
+    "test_sharding",
+    "test_step",
+    "test_overfit",
+)
+
 # One cache for all processes of a run: the same small programs are compiled once.
 CACHE_VARIABLES = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
+
+
+def pytest_collection_modifyitems(items):
+    """Whole files in their order, the longest first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")

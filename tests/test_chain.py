@@ -189,7 +189,10 @@ def kill_in(stages, start, dav, workdir, undisturbed):
 def test_killed_between_stages_it_completes_with_bit_equal_parameters(
     start, dav, finished, tmp_path
 ):
-    """Within training, tests/test_kill.py kills; the long version, in every stage."""
+    """From a finished teacher on. Within training, tests/test_kill.py kills; the long version, in
+    every stage."""
+    for name in ("data", "teacher"):
+        os.symlink(finished[0] / name, tmp_path / name)
     kill_in(("labels", "evaluation"), start, dav, tmp_path, finished[0])
 
 
@@ -200,7 +203,9 @@ def test_killed_in_every_stage_it_completes_with_bit_equal_parameters(
     kill_in(conditions(tmp_path), start, dav, tmp_path, finished[0])
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signal_number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM]
+)
 def test_asked_to_stop_it_saves_and_says_so(start, dav, finished, tmp_path, signal_number):
     """From a finished teacher on, so that only the student is trained."""
     undisturbed, _ = finished
@@ -244,6 +249,7 @@ def test_a_damaged_label_shard_is_made_again(dav, finished, tmp_path):
     assert shard.read_bytes() == whole
 
 
+@pytest.mark.long  # a quick form is in tests/runtime/test_checkpoint.py
 def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(dav, finished, tmp_path):
     undisturbed, _ = finished
     run = tmp_path / "run"
