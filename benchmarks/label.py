@@ -31,10 +31,10 @@ from dav.data import labels
 from dav.files import IMAGE_SUFFIXES
 from dav.images import read_image
 from dav.models.depth_anything import DepthAnything, architecture_of
+from dav.runtime.telemetry import COMPILATION
 from dav.weights import load
 
 ROOT = Path(__file__).parent.parent
-COMPILATION = "/jax/core/compile/backend_compile_duration"
 FULL_PX = 518
 
 

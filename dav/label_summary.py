@@ -8,9 +8,8 @@ import time
 import jax
 
 from dav.errors import DavError
-from dav.runtime.telemetry import Progress
+from dav.runtime.telemetry import COMPILATION, Progress
 
-COMPILATION = "/jax/core/compile/backend_compile_duration"
 EVERY_S = 30.0  # without a terminal, between two lines
 # Of each shard, these are kept for the page: kind, from what figure, how many.
 OUTLIERS = (("constant", 2), ("most zeros", 1), ("roughest", 1), ("most extreme", 1))

@@ -55,7 +55,7 @@ def plan(config, paths, *, topology="", mfu=None):
         print(line)
     if pod:
         print(f"compiling the training step for {pod.name}: some minutes", flush=True)
-        for line in plan_topology.lines(plan_topology.compile_step(config, pod)):
+        for line in plan_topology.lines(plan_topology.compile_step(config, trainer, pod)):
             print(line)
 
 

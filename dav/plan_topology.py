@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from dav import folders, recipe
+from dav import folders
 from dav.plan_costs import gib
 from dav.runtime import parallel, topology, traffic
 from dav.runtime.telemetry import format_duration
@@ -29,9 +29,8 @@ class Verdict:
     seconds: float  # of compiling
 
 
-def compile_step(config, pod):
-    """Verdict on the recipe's training step. Raises ConfigError for what the mesh cannot train."""
-    trainer = recipe.make_trainer(config, devices=pod.devices)
+def compile_step(config, trainer, pod):
+    """Verdict on the training step of a trainer made for the pod's devices."""
     begin = time.monotonic()
     lowered = trainer.step.lower(*arguments(config, trainer))
     try:

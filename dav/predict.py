@@ -27,7 +27,7 @@ from dav.images import read_image, shown
 from dav.main import INTERRUPTED, explain, fail, quieten
 from dav.runtime.interrupts import stop_request
 from dav.runtime.memory import keep_freed_memory
-from dav.runtime.telemetry import Progress, format_duration
+from dav.runtime.telemetry import COMPILATION, Progress, format_duration
 from dav.threads import in_threads
 
 USAGE = "python -m dav.predict INPUT... --weights=SPEC --out=DIR [OPTION...]"
@@ -42,7 +42,6 @@ EXIT_CODES = """exit codes: 0 done; 1 some images could not be read, or anything
 2 wrong usage; 75 stopped on request, start again to continue"""
 
 PLAIN_LINES = 20  # of progress, where there is no terminal
-COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,18 @@ def test_a_verdict_says_whether_it_fits():
     assert "does not fit: a chip would need 20.00 GiB of 16.00 GiB" in said
 
 
+def test_a_step_is_compiled_for_the_devices_of_its_trainer(monkeypatch):
+    """Those of this machine, in a pod's place."""
+    monkeypatch.setitem(SIZES, "mini", TINY)
+    config = config_of("teacher.py", "--config.crop_px=(28, 42)", "--config.batch.labelled=2")
+    trainer = recipe.make_trainer(config)
+    pod = dataclasses.replace(POD, devices=tuple(jax.devices()))
+    found = plan_topology.compile_step(config, trainer, pod)
+    state = plan_costs.state_bytes(trainer.shapes)
+    assert found.fits and state < found.argument_bytes < state + 2 * 28 * 42 * (3 + 4 + 1) + 1000
+    assert found.temporary_bytes > 0 and found.collectives == () and found.seconds > 0
+
+
 def test_the_steps_arguments_are_those_of_a_batch(tiny):
     trainer = recipe.make_trainer(tiny)
     state, frozen, batch = plan_topology.arguments(tiny, trainer)

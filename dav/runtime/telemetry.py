@@ -9,6 +9,7 @@ import time
 from dav.files import read_lines, write_whole
 
 POINTS = 20  # that the rate is taken over
+COMPILATION = "/jax/core/compile/backend_compile_duration"  # jax's event for time spent compiling
 
 
 class MetricsLog:
