@@ -17,7 +17,8 @@
 --profile   also writes XLA's profile of three steps of each case of dav there, for xprof.
 
 Each runtime is a process of its own, with all cores, as it would be started by itself; on a CPU
-they take turns step by step, on a GPU case by case, for they share its memory. Medians. dav lets
+they take turns step by step, on a GPU case by case, for they share its memory. Medians. Beside each
+step, each framework multiplies two square matrices: what it could reach at best there. dav lets
 the C library keep freed memory, as its training does; PyTorch runs as it comes. All have the same
 images, which are on the device already. Prints tables, writes JSON.
 """
@@ -90,6 +91,7 @@ def measure(case, device, arguments):
     else:
         runs = run_in_turns(case, arguments.runtimes, arguments.turns)
     figures = {"case": {k: v for k, v in case.items() if k != "folder"}, "runtimes": {}}
+    side = train_step_runtimes.product_side()
     images = case["labelled"] + case["unlabelled"]
     for name, run in runs.items():
         seconds = statistics.median(run["seconds"])
@@ -97,6 +99,7 @@ def measure(case, device, arguments):
             "seconds": seconds,
             "images_per_s": images / seconds,
             "peak_memory_mib": run["peak_memory_mib"],
+            "product_gflop_per_s": 2e-9 * side**3 / statistics.median(run["products"]),
         }
         if "dav" in runs:
             ratio = [a / b for a, b in zip(run["seconds"], runs["dav"]["seconds"], strict=True)]
@@ -107,23 +110,27 @@ def measure(case, device, arguments):
 
 
 def run_in_turns(case, names, turns):
-    """Seconds of each step of each runtime, all of them started, one working at a time."""
+    """What `figures_of` tells of each runtime, all of them started, one working at a time."""
     with contextlib.ExitStack() as stack:
         runtimes = {name: stack.enter_context(started(name, case)) for name in names}
-        seconds = {name: [] for name in names}
-        for turn in range(turns + 2):
+        spent = {name: [] for name in names}
+        for _ in range(turns + 2):
             for name, runtime in runtimes.items():
-                spent = ask(runtime, "step")
-                if turn >= 2:
-                    seconds[name].append(spent)
-        peaks = {name: ask(runtime, "peak") for name, runtime in runtimes.items()}
-    return {name: {"seconds": seconds[name], "peak_memory_mib": peaks[name]} for name in names}
+                spent[name].append((ask(runtime, "step"), ask(runtime, "product")))
+        return {name: figures_of(runtime, spent[name]) for name, runtime in runtimes.items()}
 
 
 def run_alone(name, case, turns):
     with started(name, case) as runtime:
-        seconds = [ask(runtime, "step") for _ in range(turns + 2)][2:]
-        return {"seconds": seconds, "peak_memory_mib": ask(runtime, "peak")}
+        spent = [(ask(runtime, "step"), ask(runtime, "product")) for _ in range(turns + 2)]
+        return figures_of(runtime, spent)
+
+
+def figures_of(runtime, spent):
+    """Seconds of each step and product, the first two left out, and the peak of memory."""
+    seconds, products = zip(*spent[2:], strict=True) if spent[2:] else ((), ())
+    peak = ask(runtime, "peak")
+    return {"seconds": seconds, "products": products, "peak_memory_mib": peak}
 
 
 def shrink_to_fit(case, names):
@@ -221,7 +228,8 @@ def print_case(figures):
         faster = f"{row['dav_faster_by']:.2f}×" if "dav_faster_by" in row else ""
         print(
             f"  {name:<10}{1e3 * row['seconds']:9.1f} ms {row['images_per_s']:8.2f} images/s"
-            f"{row['peak_memory_mib']:9.0f} MiB  {faster}"
+            f"{row['peak_memory_mib']:9.0f} MiB  {faster:<6}"
+            f"  products {row['product_gflop_per_s']:,.0f} GFLOP/s"
         )
     for name, value in figures.get("parts", {}).items():
         if isinstance(value, dict):

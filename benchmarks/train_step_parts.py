@@ -25,8 +25,9 @@ def time_parts(case):
 
     config = train_step_runtimes.make_config(case)
     step, parts = make_step(config, case), make_parts(config, case)
-    side = 8192 if train_step_runtimes.has_gpu() else 1024
-    calls = {"step": step, **parts, "matmul": make_product(side, case["dtype"])}
+    side = train_step_runtimes.product_side()
+    product = train_step_runtimes.jax_product(side, case["dtype"])
+    calls = {"step": step, **parts, "matmul": product}
     seconds = {name: [] for name in calls}
     for turn in range(case["turns"] + 2):  # two to compile and warm up
         for name, run in calls.items():
@@ -176,15 +177,6 @@ def make_update_part(steps, state, update):
         jax.block_until_ready(holder["state"])
 
     return part
-
-
-def make_product(side, dtype):
-    import jax
-    import jax.numpy as jnp
-
-    x = jnp.ones((side, side), dtype)
-    multiply = jax.jit(lambda x: x @ x)
-    return lambda: multiply(x).block_until_ready()
 
 
 def write_profile(case, step):

@@ -32,11 +32,17 @@ def main():
 
 
 def serve(name, case):
-    """Answers each line of the standard input: `step` with a step's seconds, `peak` in MiB."""
+    """Answers each line of the standard input: `step` and `product` with the seconds that a step
+    and a product of two square matrices take, `peak` in MiB."""
     step = start_dav(case) if name == "dav" else start_torch(case, compiled=name == "compile")
+    product = (jax_product if name == "dav" else torch_product)(product_side(), case["dtype"])
+    answers = {
+        "step": lambda: timed(step),
+        "product": lambda: timed(product),
+        "peak": lambda: peak_memory_mib(name),
+    }
     for line in sys.stdin:
-        answer = timed(step) if line.strip() == "step" else peak_memory_mib(name)
-        print(answer, flush=True)
+        print(answers[line.strip()](), flush=True)
 
 
 def start_dav(case):
@@ -85,6 +91,34 @@ def start_torch(case, *, compiled):
             torch.cuda.synchronize()
 
     return step
+
+
+def product_side():
+    """Rows of the square matrices whose product tells what a framework reaches at best."""
+    return 8192 if has_gpu() else 1024
+
+
+def jax_product(side, dtype):
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.ones((side, side), dtype)
+    multiply = jax.jit(lambda x: x @ x)
+    return lambda: multiply(x).block_until_ready()
+
+
+def torch_product(side, dtype):
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.ones((side, side), dtype=getattr(torch, dtype), device=device)
+
+    def product():
+        x @ x
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return product
 
 
 def make_config(case):

@@ -1,0 +1,62 @@
+"""The search for the largest batch of tools/pod_table.py, on chips of made-up memory."""
+
+import sys
+
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+import pod_table
+import reproduction
+
+
+def search(needed_of, limit, fixed, tries):
+    """The rows that the search asks for, one after the other."""
+    rows = []
+    for _ in range(tries):
+        if (times := pod_table.next_times(rows)) is None:
+            break
+        needed = needed_of(times)
+        row = {"times": times, "needed_bytes": needed, "fits": needed <= limit}
+        rows.append(row | {"limit_bytes": limit, "fixed_bytes": fixed})
+    return rows
+
+
+@given(
+    fixed=st.integers(0, 500),
+    each=st.integers(1, 400),
+    bend=st.floats(0.5, 1.0),
+    limit=st.integers(100, 20_000),
+)
+def test_it_ends_at_the_largest_that_fits(fixed, each, bend, limit):
+    """Memory grows with the batch, but less than in proportion where the compiler saves some."""
+
+    def needed_of(times):
+        return fixed + int(each * times**bend) + times
+
+    rows = search(needed_of, limit, fixed, tries=200)
+    most = max((row["times"] for row in rows if row["fits"]), default=0)
+    assert pod_table.next_times(rows) is None
+    assert needed_of(most + 1) > limit and (most == 0 or needed_of(most) <= limit)
+    assert len({row["times"] for row in rows}) == len(rows)
+
+
+def test_where_memory_grows_evenly_three_cases_are_enough():
+    rows = search(lambda times: 700 + 90 * times, 16_000, 700, tries=10)
+    assert [row["times"] for row in rows] == [1, 170, 171]
+
+
+def test_the_smallest_batch_keeps_the_proportion_and_covers_the_pod():
+    config = pod_table.make_config("student:vits", 256 * 3, 4)
+    assert config.batch.to_dict() == {"labelled": 768, "unlabelled": 1536}
+    assert config.mesh.fsdp == 4
+    assert pod_table.make_config("teacher:v2", 64, 1).batch.to_dict() == {"labelled": 64}
+
+
+def test_hours_follow_from_operations():
+    stages = reproduction.make_stages()
+    assert list(stages) == ["teacher:vitl", "labels, one look by vitl", *reproduction.TRAININGS[1:]]
+    chips, peak = 64, 459e12
+    assert reproduction.hours(3600 * chips * peak, "64 v5p", 0.5) == 2
