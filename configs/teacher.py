@@ -113,8 +113,8 @@ def model(size, *, encoder_init, dtype="float32"):
 
     version: 1 or 2, which blocks the depth head reads. encoder_init: `random`, or the weights of an
     encoder. weights: those of a whole network, in place of encoder_init. dtype: of the networks'
-    arithmetic; parameters and losses are float32. remat: computes activations anew in the backward
-    pass, for memory.
+    arithmetic; parameters and losses are float32. remat: what the backward pass computes anew, for
+    memory: none, products, blocks, all (dav/models/remat.py).
     """
     return ConfigDict(
         dict(
@@ -123,7 +123,7 @@ def model(size, *, encoder_init, dtype="float32"):
             encoder_init=encoder_init,
             weights="",
             dtype=dtype,
-            remat=False,
+            remat="none",
         )
     )
 

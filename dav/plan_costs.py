@@ -19,6 +19,10 @@ COUNTED = "counted in the data"
 # Bytes of a stored image in the mean over the paper's sets of a kind: docs/data.md.
 STORED_BYTES = {"labelled": 1.05e12 / 1_600_331, "unlabelled": 6.68e12 / 62_460_565}
 LABEL_BYTES_PER_PX = 30.2e3 / (518 * 686)  # docs/labels.md
+# What is kept of a block under each policy of dav.models.remat, in widths of its tokens. In full:
+# its input, both norms' outputs, q k v, attention, the MLP's two hidden maps, and the two branches
+# before their scales; of products: the input, q k v, both branches and the MLP's first hidden map.
+KEPT_WIDTHS = {"none": 17, "products": 10, "blocks": 1, "all": 1}
 CROPS_PER_CORE_S = 131 * 518**2  # pixels of crops; benchmarks/results/data_limit.json
 
 
@@ -74,27 +78,36 @@ def state_bytes(tree):
 
 def activation_bytes(config):
     """About what one image's forward pass leaves for its backward pass, attention by a kernel that
-    keeps no logits. The compiler may keep less, computing cheap values again, or more, for copies.
+    keeps no logits. The compiler may keep less, computing cheap values again, or more, for copies
+    and for channels that it pads: docs/pods.md has both.
     """
-    size, (rows, columns) = SIZES[config.model.size], recipe_network.crop_grid(config)
     item = np.dtype(recipe_network.DTYPES[config.model.dtype]).itemsize
-    tokens = rows * columns + 1
-    # Of each block: its input, both norms' outputs, q k v, attention, the MLP's two hidden maps,
-    # and the two branches before their scales.
-    block = 17 * tokens * size.width * item
-    kept = tokens * size.width * item * size.blocks + block
-    encoder = kept if config.model.remat else block * size.blocks
+    return encoder_activations(config) * item + decoder_activations(config, item)
+
+
+def encoder_activations(config):
+    """Values that are kept of an image's tokens; one block at a time is there in full."""
+    size, (rows, columns) = SIZES[config.model.size], recipe_network.crop_grid(config)
+    kept = KEPT_WIDTHS[config.model.remat] * size.blocks
+    if config.model.remat != "none":
+        kept += KEPT_WIDTHS["none"]
+    return kept * (rows * columns + 1) * size.width
+
+
+def decoder_activations(config, item):
+    """Bytes that are kept of an image's maps; `item` are those of a value of the network."""
+    size, (rows, columns) = SIZES[config.model.size], recipe_network.crop_grid(config)
     areas = [factor * rows * columns for factor in (16, 4, 1, 0.25)]
     maps = sum(area * channels for area, channels in zip(areas, size.reassemble, strict=True))
     # A residual unit keeps its input, two ReLUs and what is between them; the deepest fusion has
-    # one, the others two, beside the resized map.
-    units = sum(
-        area * size.features * (9 if i < 3 else 5) + 4 * area * size.features
-        for i, area in enumerate(areas)
-    )
+    # one, the others two. Beside it stand its inputs and the resized map.
+    units = [area * size.features * (9 if i < 3 else 5) for i, area in enumerate(areas)]
+    borders = sum(area * size.features * 4 for area in areas)
     pixels = config.crop_px[0] * config.crop_px[1]
     head = pixels * (size.features // 2 + 2 * 32 + 4) * 4  # float32 whatever the dtype
-    return encoder + (maps + units) * item + head
+    if config.model.remat == "all":  # one stage at a time
+        return (maps + borders) * item + max(head, units[0] * item)
+    return (maps + borders + sum(units)) * item + head
 
 
 def time_lines(config, trainer, peak, mfu):

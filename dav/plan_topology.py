@@ -24,7 +24,7 @@ class Verdict:
     needed_bytes: int  # of HBM: arguments, temporaries and outputs that alias nothing
     argument_bytes: int | None  # state, frozen encoder and batch; None where it does not fit
     temporary_bytes: int | None
-    code_bytes: int | None
+    code_bytes: int | None  # about, for it is compiled quickly: topology.PROGRAM_IN_FULL
     collectives: tuple  # of traffic.Collective
     seconds: float  # of compiling
 
@@ -42,12 +42,13 @@ def compile_step(config, trainer, pod):
         seconds = time.monotonic() - begin
         return Verdict(pod, False, int(needed), None, None, None, (), seconds)
     memory = program.memory_analysis()
+    code_bytes = topology.PROGRAM_IN_FULL * memory.generated_code_size_in_bytes
     needed = (
         memory.argument_size_in_bytes
         + memory.temp_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
-        + memory.generated_code_size_in_bytes
+        + code_bytes
     )
     return Verdict(
         pod,
@@ -55,7 +56,7 @@ def compile_step(config, trainer, pod):
         needed,
         memory.argument_size_in_bytes,
         memory.temp_size_in_bytes,
-        memory.generated_code_size_in_bytes,
+        code_bytes,
         tuple(traffic.collectives(program.as_text(), len(pod.devices))),
         time.monotonic() - begin,
     )
@@ -86,7 +87,7 @@ def lines(verdict):
         return [
             head,
             f"memory     does not fit: a chip would need {needed} of {limit}; try a smaller "
-            "config.batch, config.accumulate=2, config.model.remat=True or config.mesh.fsdp=8",
+            "config.batch, config.accumulate=2, config.model.remat=products or config.mesh.fsdp=8",
         ]
     parts = {
         "state, frozen encoder and batch": verdict.argument_bytes,

@@ -9,6 +9,7 @@ import numpy as np
 
 from dav.errors import ConfigError
 from dav.models.depth_anything import SIZES, DepthAnything, architecture_of, make_encoder
+from dav.models.remat import POLICIES
 from dav.models.vit import PATCH_PX
 from dav.weights import load
 
@@ -18,7 +19,8 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 def check(config):
     """Raises ConfigError for a network that there is not."""
     model = config.model
-    for name, known in (("size", SIZES), ("version", (1, 2)), ("dtype", DTYPES)):
+    choices = {"size": SIZES, "version": (1, 2), "dtype": DTYPES, "remat": POLICIES}
+    for name, known in choices.items():
         if model[name] not in known:
             raise ConfigError(
                 f"config.model.{name}={model[name]!r} is not known; known: "

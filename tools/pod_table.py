@@ -201,9 +201,9 @@ Images are those on one chip, labelled + unlabelled. Needed: state, frozen encod
 temporaries and program of one chip. Estimate: what `--job=plan` reckons without compiling. Sent: by
 each chip in a step of the smallest batch. Crops of 518×518 in bfloat16, nothing recomputed, no
 accumulation; `--config.accumulate`, `--config.model.remat` and `--config.mesh.fsdp` make room for
-more. To compile in a sixth of the time, what the compiler does for speed alone is switched off
-(`QUICK_COMPILATION` in `dav/runtime/topology.py`): needed memory is the same but for the program,
-which is larger when it is compiled in full.
+more. To compile in a third of the time, what the compiler does for speed alone is switched off
+(`QUICK_COMPILATION` in `dav/runtime/topology.py`): temporaries and traffic are the same, checked on
+the student of ViT-S, and the program is counted twice, as large as it gets when compiled in full.
 
 | {" | ".join(TITLES)} |
 |{"---|" * len(TITLES)}"""

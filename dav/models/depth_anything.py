@@ -68,13 +68,15 @@ class DepthAnything(nn.Module):
 
     architecture: Architecture
     dtype: jnp.dtype = jnp.float32
-    remat: bool = False
+    remat: str = "none"
     drop_path: float = 0.0
 
     def setup(self):
         a = self.architecture
         self.encoder = make_encoder(a, dtype=self.dtype, remat=self.remat, drop_path=self.drop_path)
-        self.decoder = Decoder(a.features, a.reassemble, a.max_depth_m, dtype=self.dtype)
+        self.decoder = Decoder(
+            a.features, a.reassemble, a.max_depth_m, remat=self.remat, dtype=self.dtype
+        )
 
     def __call__(self, image, *, train=False):
         taps = self.encoder(image, train=train)

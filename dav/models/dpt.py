@@ -8,6 +8,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dav.models.remat import recomputed_stage
 from dav.models.resize import resize_bilinear
 from dav.models.vit import PATCH_PX
 
@@ -27,6 +28,7 @@ class Decoder(nn.Module):
     features: int
     reassemble: tuple[int, int, int, int]
     max_depth_m: float | None = None
+    remat: str = "none"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -40,8 +42,13 @@ class Decoder(nn.Module):
         x = self._fuse(x, lateral[2], lateral[1].shape[1:3], "fusion_3")
         x = self._fuse(x, lateral[1], lateral[0].shape[1:3], "fusion_2")
         x = self._fuse(x, lateral[0], tuple(2 * n for n in lateral[0].shape[1:3]), "fusion_1")
+        head = recomputed_stage(Decoder._head, self.remat, static_argnums=(2,))
+        return head(self, x, tuple(PATCH_PX * n for n in grid))
+
+    def _head(self, x, size):
+        """[B, 8 h, 8 w, F] → the map, float32 [B, H, W]."""
         x = self._conv(self.features // 2, "output_1")(x).astype(jnp.float32)
-        x = resize_bilinear(x, tuple(PATCH_PX * n for n in grid))
+        x = resize_bilinear(x, size)
         x = nn.relu(conv(32, 3, jnp.float32, "output_2")(x))
         bias = nn.initializers.constant(0.0 if self.max_depth_m else LAST_BIAS)
         x = WeightedSum(bias, name="output_3")(x)  # [B, H, W]
@@ -60,7 +67,8 @@ class Decoder(nn.Module):
         return conv(features, 3, self.dtype, name, bias=bias)
 
     def _fuse(self, x, lateral, size, name):
-        return Fusion(self.features, size, dtype=self.dtype, name=name)(x, lateral)
+        fusion = recomputed_stage(Fusion, self.remat)
+        return fusion(self.features, size, dtype=self.dtype, name=name)(x, lateral)
 
 
 class WeightedSum(nn.Module):

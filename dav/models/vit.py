@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dav.models.attention import attend
+from dav.models.remat import named_product, recomputed_block
 
 PATCH_PX = 14
 NORM_EPSILON = 1e-6
@@ -35,7 +36,7 @@ class Encoder(nn.Module):
     registers: int = 0
     swiglu: bool = False
     drop_path: float = 0.0  # of the last block; from 0 in the first, linearly
-    remat: bool = False  # recompute each block in the backward pass instead of storing it
+    remat: str = "none"  # what the backward pass computes anew: dav.models.remat
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
         x = x.reshape(batch, -1, width)
         x = self._assemble(x, tuple(grid))  # [B, N, D]
         norm = layer_norm("norm")
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        block = recomputed_block(Block, self.remat, static_argnums=(2,))
         tapped = []
         for index in range(self.blocks):
             rate = self.drop_path * index / max(self.blocks - 1, 1)
@@ -212,7 +213,7 @@ def product(x, kernel, dimension_numbers, precision=None):
     On a CPU as one product of two matrices, whose gradient XLA then computes without copies that
     take a tenth of a training step; elsewhere N, no multiple of a tile, had better stay by itself.
     """
-    return _product(x, kernel, precision)
+    return named_product(_product(x, kernel, precision))
 
 
 @functools.partial(jax.jit, static_argnums=2)
