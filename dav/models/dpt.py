@@ -6,8 +6,10 @@ Shapes: B batch, h w patch grid, D encoder width, F features, c_i reassemble cha
 from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from dav.models.placement import split_batch
 from dav.models.remat import recomputed_stage
 from dav.models.resize import resize_bilinear
 from dav.models.vit import PATCH_PX
@@ -81,7 +83,7 @@ class WeightedSum(nn.Module):
     def __call__(self, x):
         kernel = self.param("kernel", conv_init(), (1, 1, x.shape[-1], 1))
         bias = self.param("bias", self.bias_init, (1,))
-        return (x @ kernel[0, 0] + bias)[..., 0]
+        return (split_batch(x @ kernel[0, 0]) + bias)[..., 0]
 
 
 class Upsample(nn.Module):
@@ -97,7 +99,7 @@ class Upsample(nn.Module):
         shape = (self.factor, self.factor, channels, self.features)
         kernel = self.param("kernel", conv_init(), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        x = jnp.einsum("brci,yxio->brycxo", x, kernel)
+        x = split_batch(jnp.einsum("brci,yxio->brycxo", x, kernel))
         return x.reshape(batch, self.factor * rows, self.factor * columns, self.features) + bias
 
 
@@ -143,8 +145,13 @@ def conv(features, kernel_px, dtype, name, *, strides=1, bias=True):
         use_bias=bias,
         dtype=dtype,
         kernel_init=conv_init(),
+        conv_general_dilated=_convolve,
         name=name,
     )
+
+
+def _convolve(x, *arguments, **options):
+    return split_batch(jax.lax.conv_general_dilated(split_batch(x), *arguments, **options))
 
 
 def conv_init():

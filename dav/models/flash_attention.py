@@ -13,6 +13,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.extend.backend import get_backend
 
+from dav.models.placement import ambient_mesh
+
 CUDNN_DTYPES = (jnp.bfloat16, jnp.float16)
 CUDNN_WIDTH_STEP, CUDNN_MAX_WIDTH = 8, 128
 CUDNN_MIN_CAPABILITY = (8, 0)
@@ -64,7 +66,7 @@ def splash(query, key, value, *, interpret=False):
     A batch that does not divide over the mesh is computed whole on every device.
     """
     run = functools.partial(_splash_on_one_device, interpret=interpret)
-    mesh = _ambient_mesh(query)
+    mesh = ambient_mesh(query)
     axes = mesh.auto_axes  # in a shard_map there are none: its inputs are shares already
     if mesh.size == 1 or not axes:
         return run(query, key, value)
@@ -76,11 +78,6 @@ def splash(query, key, value, *, interpret=False):
         run, mesh=mesh, in_specs=spec, out_specs=spec, axis_names=set(axes), check_vma=False
     )
     return split(query, key, value)
-
-
-def _ambient_mesh(x):
-    mesh = jax.sharding.get_abstract_mesh()
-    return jax.typeof(x).sharding.mesh if mesh.empty else mesh
 
 
 def _splash_on_one_device(query, key, value, *, interpret):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dav.models.attention import attend
+from dav.models.placement import split_batch
 from dav.models.remat import named_product, recomputed_block
 
 PATCH_PX = 14
@@ -48,7 +49,7 @@ class Encoder(nn.Module):
         x = PatchEmbedding(self.width, dtype=self.dtype, name="patch_embed")(image)  # [B, h, w, D]
         batch, *grid, width = x.shape
         x = x.reshape(batch, -1, width)
-        x = self._assemble(x, tuple(grid))  # [B, N, D]
+        x = split_batch(self._assemble(x, tuple(grid)))  # [B, N, D]
         norm = layer_norm("norm")
         block = recomputed_block(Block, self.remat, static_argnums=(2,))
         tapped = []
@@ -93,7 +94,7 @@ class PatchEmbedding(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.width,)).astype(self.dtype)
         x = image.astype(self.dtype).reshape(batch, rows, PATCH_PX, columns, PATCH_PX, channels)
-        return jnp.einsum("brycxi,yxio->brco", x, kernel) + bias
+        return split_batch(jnp.einsum("brycxi,yxio->brco", x, kernel)) + bias
 
 
 def resize_positions(table, grid, offset, *, antialias=False):
@@ -213,7 +214,7 @@ def product(x, kernel, dimension_numbers, precision=None):
     On a CPU as one product of two matrices, whose gradient XLA then computes without copies that
     take a tenth of a training step; elsewhere N, no multiple of a tile, had better stay by itself.
     """
-    return named_product(_product(x, kernel, precision))
+    return named_product(split_batch(_product(split_batch(x), kernel, precision)))
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -13,7 +13,10 @@ BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8}  # others
 OPERATION = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(-start)?\(")
 ARRAY = re.compile(r"\b([a-z]+\d*(?:e\dm\d\w*)?)\[([\d,]*)\]")
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-MESH_AXES = re.compile(r"replica_groups=@?mesh\[([^\]]*)\]\s*(?:\{([^}]*)\})?")
+MESH_AXES = re.compile(
+    r"replica_groups=@?mesh\[([^\]]*)\](?:,\s*device_ids=\(\S*\))?\s*(?:\{([^}]*)\})?"
+)
+PART_OF_AXIS = re.compile(r"'?(\w+)'?:\(\d+\)(\d+)")  # 'axis':(devices before it)devices
 IOTA_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
 LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
 # What each device sends, as a multiple of the bytes of the whole array, over rings of n devices.
@@ -80,15 +83,23 @@ def array_bytes(dtype, shape):
 
 
 def group_size(line, devices):
-    """How many devices work together; all, where the line names none."""
+    """How many devices work together; all, where the line names none. Raises ValueError for groups
+    over a mesh that cannot be read: taken for groups of one, they would send nothing."""
     if axes := MESH_AXES.search(line):
+        if axes[2] is None:
+            raise ValueError(f"which axes of the mesh? {axes[0]}")
         sizes = dict(part.strip().split("=") for part in axes[1].replace("'", "").split(","))
-        named = [name.strip(" '") for name in (axes[2] or "").split(",")]
-        return math.prod(int(sizes[name]) for name in named if name in sizes)
+        return math.prod(_axis_size(name.strip(), sizes) for name in axes[2].split(",") if name)
     for pattern in (IOTA_GROUPS, LISTED_GROUPS):
         if groups := pattern.search(line):
             return int(groups[1]) if pattern is IOTA_GROUPS else groups[1].count(",") + 1
     return devices
+
+
+def _axis_size(name, sizes):
+    if part := PART_OF_AXIS.fullmatch(name):
+        return int(part[2])
+    return int(sizes[name.strip("'")])
 
 
 def sent_by_kind(found):

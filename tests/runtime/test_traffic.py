@@ -31,6 +31,11 @@ LINES = {
     "collective-permute-start(%x), source_target_pairs={{3,0}}": Collective(
         "collective-permute", 168 * 224, 6
     ),
+    "%g = f32[64,8]{1,0} all-gather(%a), replica_groups=mesh['axis_0'=4,'axis_1'=1,'axis_2'=2], "
+    "device_ids=([2,4]T(1,0)) {'axis_0'}, dimensions={0}": Collective("all-gather", 4 * 64 * 8, 4),
+    "%r = f32[8] all-reduce(%a), replica_groups=mesh['axis_0'=8] {'axis_0':(2)4}": Collective(
+        "all-reduce", 32, 4
+    ),
     "ROOT %r = f8e4m3fn[16] all-reduce(%a), replica_groups={}": Collective("all-reduce", 16, 6),
 }
 
@@ -38,6 +43,12 @@ LINES = {
 @pytest.mark.parametrize("line", LINES)
 def test_each_form_of_an_operation_is_read(line):
     assert collectives(f"  {line}\n", 6) == [LINES[line]]
+
+
+def test_groups_that_cannot_be_read_are_not_taken_for_groups_of_one():
+    line = "%g = f32[8] all-gather(%a), replica_groups=mesh['data'=8], dimensions={0}"
+    with pytest.raises(ValueError, match="which axes"):
+        collectives(line, 8)
 
 
 def test_ends_of_operations_and_other_lines_do_not_count():
