@@ -19,6 +19,7 @@ COUNTED = "counted in the data"
 # Bytes of a stored image in the mean over the paper's sets of a kind: docs/data.md.
 STORED_BYTES = {"labelled": 1.05e12 / 1_600_331, "unlabelled": 6.68e12 / 62_460_565}
 LABEL_BYTES_PER_PX = 30.2e3 / (518 * 686)  # docs/labels.md
+LANES = 128  # of a TPU: narrower maps take as much memory as maps of so many channels
 # What is kept of a block under each policy of dav.models.remat, in widths of its tokens. In full:
 # its input, both norms' outputs, q k v, attention, the MLP's two hidden maps, and the two branches
 # before their scales; of products: the input, q k v, both branches and the MLP's first hidden map.
@@ -60,7 +61,8 @@ def memory_lines(config, trainer):
         frozen = state_bytes(trainer.shapes.params["encoder"])
     gradients = state_bytes(trainer.shapes.params)
     images = math.ceil(sum(config.batch.values()) / trainer.mesh.size / config.accumulate)
-    activations = images * activation_bytes(config)
+    lanes = LANES if trainer.mesh.devices.flat[0].platform == "tpu" else 1
+    activations = images * activation_bytes(config, lanes)
     total = held + frozen + gradients + activations
     return [
         f"a device   {images} images at a time; state {gib(held)}, frozen encoder {gib(frozen)}, "
@@ -76,13 +78,13 @@ def state_bytes(tree):
     )
 
 
-def activation_bytes(config):
+def activation_bytes(config, lanes=1):
     """About what one image's forward pass leaves for its backward pass, attention by a kernel that
-    keeps no logits. The compiler may keep less, computing cheap values again, or more, for copies
-    and for channels that it pads: docs/pods.md has both.
+    keeps no logits, channels padded to multiples of `lanes`. The compiler may keep less, computing
+    cheap values again, or more, for copies: docs/pods.md has both.
     """
     item = np.dtype(recipe_network.DTYPES[config.model.dtype]).itemsize
-    return encoder_activations(config) * item + decoder_activations(config, item)
+    return encoder_activations(config) * item + decoder_activations(config, item, lanes)
 
 
 def encoder_activations(config):
@@ -94,17 +96,22 @@ def encoder_activations(config):
     return kept * (rows * columns + 1) * size.width
 
 
-def decoder_activations(config, item):
+def decoder_activations(config, item, lanes):
     """Bytes that are kept of an image's maps; `item` are those of a value of the network."""
+
+    def padded(channels):
+        return -(-channels // lanes) * lanes
+
     size, (rows, columns) = SIZES[config.model.size], recipe_network.crop_grid(config)
     areas = [factor * rows * columns for factor in (16, 4, 1, 0.25)]
-    maps = sum(area * channels for area, channels in zip(areas, size.reassemble, strict=True))
+    maps = sum(area * padded(wide) for area, wide in zip(areas, size.reassemble, strict=True))
+    features = padded(size.features)
     # A residual unit keeps its input, two ReLUs and what is between them; the deepest fusion has
     # one, the others two. Beside it stand its inputs and the resized map.
-    units = [area * size.features * (9 if i < 3 else 5) for i, area in enumerate(areas)]
-    borders = sum(area * size.features * 4 for area in areas)
+    units = [area * features * (9 if i < 3 else 5) for i, area in enumerate(areas)]
+    borders = sum(area * features * 4 for area in areas)
     pixels = config.crop_px[0] * config.crop_px[1]
-    head = pixels * (size.features // 2 + 2 * 32 + 4) * 4  # float32 whatever the dtype
+    head = pixels * (padded(size.features // 2) + 2 * padded(32) + 4) * 4  # float32 always
     if config.model.remat == "all":  # one stage at a time
         return (maps + borders) * item + max(head, units[0] * item)
     return (maps + borders + sum(units)) * item + head

@@ -56,6 +56,19 @@ def test_activations_grow_as_the_crop_and_shrink_with_recomputation():
     assert bytes_of("--config.model.dtype=float32") > 1.6 * whole
 
 
+def test_a_tpu_pads_narrow_maps():
+    """ViT-S has 64 and 32 channels where a TPU has 128 lanes; a ViT-G's 384 need no padding but for
+    the last layers."""
+
+    def padding(preset):
+        config = config_of(f"student.py:{preset}" if preset != "v2" else "teacher.py:v2")
+        return plan_costs.activation_bytes(config, plan_costs.LANES) / plan_costs.activation_bytes(
+            config
+        )
+
+    assert padding("vits") > 1.8 and 1 < padding("v2") < 1.2
+
+
 def test_hours_follow_from_operations_and_rate(tmp_path):
     config = config_of("teacher.py:vitl", "--config.steps=1000")
     said = "\n".join(cost_lines(config, tmp_path))

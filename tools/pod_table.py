@@ -147,7 +147,8 @@ def estimate(config, trainer):
 
     images = sum(config.batch.values()) / trainer.mesh.size
     frozen = trainer.shapes.params["encoder"] if folders.aligns_features(config) else ()
-    return plan_costs.state_bytes(frozen) + int(images * plan_costs.activation_bytes(config))
+    activations = plan_costs.activation_bytes(config, plan_costs.LANES)
+    return plan_costs.state_bytes(frozen) + int(images * activations)
 
 
 def page(rows):
