@@ -88,10 +88,8 @@ def parse_all(argv):
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("job", "auto", "", flag_values=values)
-    for flag in ("compilation_cache", "coordinator", "topology"):
-        flags.DEFINE_string(flag, "", "", flag_values=values)
-    for flag in ("process_id", "num_processes"):
-        flags.DEFINE_integer(flag, None, "", flag_values=values)
+    define_start_flags(values)
+    flags.DEFINE_string("topology", "", "", flag_values=values)
     flags.DEFINE_float("mfu", None, "", flag_values=values)
     try:
         rest = values(argv)[1:]
@@ -105,9 +103,25 @@ def parse_all(argv):
         raise ConfigError("--config=FILE is missing, for example --config=configs/student.py")
     if values.job not in JOBS:
         raise ConfigError(f"unknown --job={values.job}; known: {', '.join(JOBS)}")
-    start, plan = ({f: values[f].value for f in names} for names in (START_FLAGS, PLAN_FLAGS))
+    plan = values_of(PLAN_FLAGS, values)
     check_plan_flags(values.job, **plan)
-    return config, values.workdir or f"runs/{name}", values.job, start, plan
+    workdir = values.workdir or f"runs/{name}"
+    return config, workdir, values.job, values_of(START_FLAGS, values), plan
+
+
+def define_start_flags(values):
+    """Adds START_FLAGS, the arguments of `begin`, to absl's FlagValues."""
+    from absl import flags
+
+    for flag in ("compilation_cache", "coordinator"):
+        flags.DEFINE_string(flag, "", "", flag_values=values)
+    for flag in ("process_id", "num_processes"):
+        flags.DEFINE_integer(flag, None, "", flag_values=values)
+
+
+def values_of(names, values):
+    """{flag: what absl's FlagValues hold for it}."""
+    return {name: values[name].value for name in names}
 
 
 def check_plan_flags(job, topology, mfu):
