@@ -229,7 +229,7 @@ def explain(error, folder_options="--workdir or --config.data.root"):
 
     `folder_options` are the command's own that name folders, for the hint at an unusable path.
     """
-    from dav.errors import DavError
+    from dav.errors import DavError, is_disk_full
     from dav.runtime import processes
 
     chain = list(causes(error))
@@ -265,12 +265,6 @@ def causes(error):
         for member in getattr(error, "exceptions", ()):
             yield from causes(member)
         error = error.__cause__ or error.__context__
-
-
-def is_disk_full(error):
-    """Whether an error, of Python or of a library's own kind, means a full disk."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or "No space left on device" in str(error)
 
 
 def describe(error):
