@@ -18,6 +18,12 @@ class ConfigError(DavError):
     exit_code = 2
 
 
+class DamagedData(DavError):
+    """All is done but for data that cannot be read: starting again would not change that."""
+
+    exit_code = 65
+
+
 class Stopped(DavError):
     """Stopped from outside after saving; the same command continues."""
 
