@@ -18,6 +18,9 @@ DIR of --out gets eval.json and index.html; the same command again does only wha
     --dtype=float32         or bfloat16
     --batch_size=N          images at once (by the device)
 
+    --compilation_cache=DIR --coordinator=HOST:PORT --process_id=K --num_processes=N
+                            as of dav.main: several processes share the images, `workdir` is OUT
+
 docs/evaluation.md has the protocols. Exit codes: 0 done; 2 wrong usage; 75 stopped on request,
 start again to continue; 1 anything else.
 """
@@ -38,7 +41,8 @@ from dav.evaluation.tables import make_rows, make_sets, table_text
 from dav.evaluation_data import Options
 from dav.evaluation_run import Loaded
 from dav.files import hold, read_json, write_json
-from dav.runtime import workdir
+from dav.runtime import processes, workdir
+from dav.runtime.gathering import from_first
 from dav.runtime.memory import keep_freed_memory
 
 
@@ -46,17 +50,20 @@ def main(argv):
     """Runs one command; returns its exit code."""
 
     def work():
-        arguments = parse(argv)
+        arguments, start = parse(argv)
         entry.quieten()
         keep_freed_memory()
+        entry.begin(arguments["out"], **start)
         evaluate_weights(**arguments)
 
-    return entry.carry_out(argv, __doc__, work, folder_options="--data or --out")
+    code = entry.carry_out(argv, __doc__, work, folder_options="--data or --out")
+    processes.leave(code)
+    return code
 
 
 def parse(argv):
-    """Command line → the arguments of evaluate_weights. Raises ConfigError for what makes no
-    sense."""
+    """Command line → the arguments of evaluate_weights, and the flags of the start. Raises
+    ConfigError for what makes no sense."""
     from absl import flags
 
     values = flags.FlagValues()
@@ -71,16 +78,18 @@ def parse(argv):
     flags.DEFINE_integer("size_px", 518, "", flag_values=values)
     flags.DEFINE_string("dtype", "float32", "", flag_values=values)
     flags.DEFINE_integer("batch_size", None, "", 1, flag_values=values)
+    entry.define_start_flags(values)
     entry.read_only_flags(values, argv, required=("weights", "data", "out"))
     names = ("split", "align", "crop", "max_depth_m", "min_depth_m", "space", "limit", "size_px")
-    options = Options(**{n: values[n].value for n in (*names, "dtype", "batch_size")})
+    options = Options(**entry.values_of((*names, "dtype", "batch_size"), values))
     evaluation_data.check(options)
-    return {
+    arguments = {
         "specs": split_list(values.weights),
         "data": [Path(folder).expanduser() for folder in split_list(values.data)],
         "out": Path(values.out).expanduser(),
         "options": options,
     }
+    return arguments, entry.values_of(entry.START_FLAGS, values)
 
 
 def split_list(values):
@@ -96,8 +105,8 @@ def evaluate_weights(specs, data, out, options):
     ]
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "lock", "a") as lock:
-        if jax.process_index() == 0:
-            hold(lock, f"another process is evaluating into {out}; wait for it, or choose another")
+        busy = f"another process is evaluating into {out}; wait for it, or choose another"
+        from_first(lambda: hold(lock, busy))
         results = evaluation_run.run(roots.get, list(roots), loaded, options, out)
         if jax.process_index() != 0:
             return

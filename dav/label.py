@@ -19,7 +19,7 @@ import jax
 
 from dav import folders, label_page, label_run, label_summary, recipe_data
 from dav.data import label_shards, sources, workers
-from dav.errors import DavError, Stopped
+from dav.errors import DamagedData, DavError, Stopped
 from dav.files import write_json
 from dav.label_teacher import make_teacher
 from dav.runtime import disk, interrupts, workdir
@@ -43,14 +43,15 @@ class UnlabelledSet:
     claims: Claims
     since: float = 0.0  # the file system's time when this process began
     damaged: dict = field(default_factory=dict)  # {image shard: why it cannot be read}
-    lost: int = 0  # images of those
+    found: list = field(default_factory=list)  # those of them that this process has found itself
+    lost: int = 0  # images of the damaged ones
 
 
 def label(config, paths):
     """Writes the missing label shards of every unlabelled set of the recipe.
 
-    Raises Stopped when asked to stop, and DavError, after all the others are labelled, if image
-    shards could not be read.
+    Raises Stopped when asked to stop, and DamagedData, after all the others are labelled, if this
+    process has found image shards that cannot be read.
     """
     workdir.check_config(paths.workdir, folders.identity(config))
     if not folders.uses_labels(config):
@@ -234,6 +235,7 @@ def write_shard(one, shard, teacher):
     if shard.damage:
         label_shards.list_damaged(one.folder, shard.path.name, shard.damage, me=one.claims.me)
         lose(one, shard.path, shard.damage)
+        one.found.append(shard.path)
         images = 0
     else:
         line = label_summary.describe_shard(shard, teacher, one.origin)
@@ -267,13 +269,22 @@ def finish(config, paths, sets):
 
 
 def tell_damage(sets):
-    """Raises DavError for image shards that could not be read."""
+    """Tells of image shards that could not be read; raises DamagedData for the first that this
+    process has found itself.
+
+    One that has found a damaged shard and is killed before it can say so is started again, and
+    finds it again: what was listed before a process began is read once more.
+    """
     damaged = {path: why for one in sets for path, why in one.damaged.items()}
-    if damaged:
-        path, why = next(iter(damaged.items()))
-        shards = f"{len(damaged)} image shard{'s' * (len(damaged) != 1)}"
-        raise DavError(
-            f"{shards} could not be read and got no labels, all others did; the first is "
-            f"{path.name}: {why}. Run --job=prepare, which rebuilds damaged shards, then "
-            "--job=label again"
-        )
+    if not damaged:
+        return
+    shards = f"{len(damaged)} image shard{'s' * (len(damaged) != 1)} could not be read"
+    found = [path for one in sets for path in one.found]
+    if not found:
+        print(f"labels: {shards}; the process that found this tells which")
+        return
+    raise DamagedData(
+        f"{shards} and got no labels, all others did; the first is {found[0].name}: "
+        f"{damaged[found[0]]}. Run --job=prepare, which rebuilds damaged shards, then --job=label "
+        "again"
+    )

@@ -25,8 +25,8 @@ disk that all of them see (docs/scale.md). On Cloud TPU, GKE's TPU nodes and und
 processes find each other; elsewhere each is told where process 0 is, its own number and how many
 there are. --num_processes=1 alone: one process, whatever the environment says.
 
-Exit codes: 0 done; 2 wrong usage or config; 75 stopped on request, start again to continue; 1
-anything else.
+Exit codes: 0 done; 2 wrong usage or config; 65 labelled, but for images that cannot be read; 75
+stopped on request, start again to continue; 1 anything else.
 """
 
 import errno
@@ -88,10 +88,8 @@ def parse_all(argv):
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
     flags.DEFINE_string("job", "auto", "", flag_values=values)
-    for flag in ("compilation_cache", "coordinator", "topology"):
-        flags.DEFINE_string(flag, "", "", flag_values=values)
-    for flag in ("process_id", "num_processes"):
-        flags.DEFINE_integer(flag, None, "", flag_values=values)
+    define_start_flags(values)
+    flags.DEFINE_string("topology", "", "", flag_values=values)
     flags.DEFINE_float("mfu", None, "", flag_values=values)
     try:
         rest = values(argv)[1:]
@@ -105,9 +103,25 @@ def parse_all(argv):
         raise ConfigError("--config=FILE is missing, for example --config=configs/student.py")
     if values.job not in JOBS:
         raise ConfigError(f"unknown --job={values.job}; known: {', '.join(JOBS)}")
-    start, plan = ({f: values[f].value for f in names} for names in (START_FLAGS, PLAN_FLAGS))
+    plan = values_of(PLAN_FLAGS, values)
     check_plan_flags(values.job, **plan)
-    return config, values.workdir or f"runs/{name}", values.job, start, plan
+    workdir = values.workdir or f"runs/{name}"
+    return config, workdir, values.job, values_of(START_FLAGS, values), plan
+
+
+def define_start_flags(values):
+    """Adds START_FLAGS, the arguments of `begin`, to absl's FlagValues."""
+    from absl import flags
+
+    for flag in ("compilation_cache", "coordinator"):
+        flags.DEFINE_string(flag, "", "", flag_values=values)
+    for flag in ("process_id", "num_processes"):
+        flags.DEFINE_integer(flag, None, "", flag_values=values)
+
+
+def values_of(names, values):
+    """{flag: what absl's FlagValues hold for it}."""
+    return {name: values[name].value for name in names}
 
 
 def check_plan_flags(job, topology, mfu):
@@ -215,7 +229,7 @@ def explain(error, folder_options="--workdir or --config.data.root"):
 
     `folder_options` are the command's own that name folders, for the hint at an unusable path.
     """
-    from dav.errors import DavError
+    from dav.errors import DavError, is_disk_full
     from dav.runtime import processes
 
     chain = list(causes(error))
@@ -251,12 +265,6 @@ def causes(error):
         for member in getattr(error, "exceptions", ()):
             yield from causes(member)
         error = error.__cause__ or error.__context__
-
-
-def is_disk_full(error):
-    """Whether an error, of Python or of a library's own kind, means a full disk."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or "No space left on device" in str(error)
 
 
 def describe(error):

@@ -71,7 +71,7 @@ def run_steps(config, paths, trainer, checkpoints, batches, state, start, asked)
     workers = recipe_data.worker_processes(config)
     with (
         pipeline.reading(batches, start, config.steps, processes=workers) as ahead,
-        Watch(config, paths, trainer.mesh, start) as watch,
+        Watch(config, paths, trainer.mesh, start, checkpoints.restored_s) as watch,
     ):
         while step < config.steps and not asked():
             if step > saved and step % config.checkpoint_every == 0:

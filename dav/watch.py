@@ -42,14 +42,17 @@ class Watch:
         absent where the device's peak is unknown.
     step_s_p50, step_s_p95: median and 95th percentile of the steps' seconds, of the same steps.
     save_s: seconds in which saving kept steps from starting, where there was any.
+    restore_s: seconds that checking and restoring took, in the first line after a resume.
     memory_peak_gib: the most that a device of this process has held since it started; absent where
         the device does not tell.
     productive_s, goodput, starts: goodput.py.
     """
 
-    def __init__(self, config, paths, mesh, start):
+    def __init__(self, config, paths, mesh, start, restored_s=0.0):
+        """`start` steps were done before, and restoring them has taken `restored_s`."""
         self._config, self._workdir = config, paths.workdir
         self._start = self._told = start
+        self._restored_s = restored_s if start else 0.0
         self._newest = None  # (steps done, metrics on the device), of the step under way
         self._begin, self._since = time.monotonic(), Interval()
         self._images = sum(config.batch.values())
@@ -192,6 +195,8 @@ class Watch:
                 figures["mfu"] = self._flops / step_s / self._peak
         if since.saved_s():
             figures["save_s"] = since.saved_s()
+        if self._restored_s:
+            figures["restore_s"], self._restored_s = self._restored_s, 0.0
         if peak := perf.memory_peak_bytes():
             figures["memory_peak_gib"] = peak / 2**30
         kept = self._goodput

@@ -4,7 +4,7 @@
 #
 # Asks for the TPU if there is none, waits for it, starts the command in the same container on every
 # host, and looks after it: asks for a new TPU when this one was preempted, starts the command again
-# after exit code 75 or a crash, stops after 0 and 2. Interrupted, it leaves the TPU at work; the
+# after exit code 75 or a crash, stops after 0, 2 and 65. Interrupted, it leaves the TPU at work; the
 # same command goes on looking after it. When all is done:
 #     launch/tpu_vm.sh delete
 set -uo pipefail
@@ -97,6 +97,7 @@ while true; do
     everywhere 'sudo docker logs --tail 20 dav; sudo docker rm dav >/dev/null'
     grep -qvx 0 <<<"$found" || { echo "done"; exit 0; }
     grep -qx 2 <<<"$found" && { echo "wrong command or config: not started again"; exit 2; }
+    grep -qx 65 <<<"$found" && { echo "labelled, but for damaged data: not started again"; exit 65; }
     [ "$restarts" -ge "$MAX_RESTARTS" ] && { echo "started $restarts times again: giving up"; exit 1; }
     restarts=$((restarts + 1))
     echo "stopped or crashed (exit codes $(tr '\n' ' ' <<<"$found")): starting again"

@@ -5,8 +5,6 @@ import json
 import re
 import shlex
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -122,24 +120,16 @@ def test_figures_do_not_depend_on_the_batch_size(run, tmp_path):
         assert other == pytest.approx(one, abs=1e-6)
 
 
-def test_two_processes_find_what_one_finds(run, weights, sample_root, environment, tmp_path):
+def test_two_processes_find_what_one_finds(run, weights, sample_root, start, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    options = [f"--weights={weights / 'one.safetensors'}", SMALL, "--space=disparity"]
+    options = [f"--coordinator={address}", "--num_processes=2"]
+    options += [f"--weights={weights / 'one.safetensors'}", SMALL, "--space=disparity"]
     options += [f"--data={sample_root / 'sample' / name}" for name in ("lab", "tum")]
     options += [f"--out={tmp_path / 'both'}"]
-    script = ROOT / "tests" / "evaluation" / "one_of_two.py"
-    environment = {**environment, "PYTHONPATH": str(ROOT)}
     processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(index), address, *options],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in (0, 1)
+        start(*options, f"--process_id={index}", module="dav.evaluate") for index in (0, 1)
     ]
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
@@ -210,6 +200,7 @@ def test_weights_that_predict_nan_are_named_and_nothing_is_overwritten(run, weig
         (["--limit=-3"], "limit"),
         (["--size_px=3"], "too small"),
         (["--dtype=float8"], "float8"),
+        (["--num_processes=2"], "--process_id and --num_processes belong together"),
         (["--split=nowhere"], "has no split 'nowhere'"),
         (["--data=/nowhere"], "/nowhere is no folder"),
         (["--weights=nowhere.safetensors"], "nowhere.safetensors"),

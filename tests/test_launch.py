@@ -124,8 +124,9 @@ def test_a_jobset_restarts_on_all_but_a_wrong_command(name):
 
 def test_the_label_job_replaces_pods_but_for_a_wrong_command():
     [job] = jobs_of(load("gke_label"))
-    actions = {code: action_of(job, code) for code in (1, 2, 75, 137)}
-    assert actions == {1: "Count", 2: "FailJob", 75: "Ignore", 137: "Count"}
+    actions = {code: action_of(job, code) for code in (1, 2, 65, 75, 137)}
+    ends = {2: "FailJob", 65: "FailIndex"}  # the second lets the other pods come to their end
+    assert actions == {1: "Count", **ends, 75: "Ignore", 137: "Count"}
     assert job["spec"]["backoffLimitPerIndex"] >= 10
     disrupted = {"type": "DisruptionTarget", "status": "True"}
     rules = job["spec"]["podFailurePolicy"]["rules"]
@@ -291,6 +292,13 @@ def test_a_label_task_is_alone_and_comes_back(slurm, tmp_path):
     assert started == [f"-m dav.main --job=label --num_processes=1 {' '.join(TRAIN)}"] * 3
 
 
+def test_a_label_task_that_found_damaged_data_does_not_come_back(slurm, tmp_path):
+    program = make_program(tmp_path, ["65", "0"])
+    job = slurm([], "slurm_label.sbatch", TRAIN, PYTHON=program)
+    assert "not started again" in job.communicate(timeout=60)[0] and job.returncode == 65
+    assert len((tmp_path / "started").read_text().splitlines()) == 1
+
+
 def test_slurm_s_processes_find_each_other(slurm, environment):
     quick = {**environment, "JAX_PLATFORMS": "cpu", "PYTHON": sys.executable}
     plan = ["--config=configs/student.py", "--job=plan"]  # the last --job counts
@@ -350,9 +358,10 @@ def test_a_tpu_is_asked_for_used_and_asked_for_again_when_it_is_taken_away(tmp_p
     assert run_tpu_script(tmp_path, [], "delete")[0] == 0 and not (tmp_path / "state").exists()
 
 
-def test_a_wrong_command_is_not_started_again_on_a_tpu(tmp_path):
-    code, said, verbs = run_tpu_script(tmp_path, ["2 1"], "python", "-m", "dav.main", "--job=x")
-    assert code == 2 and "not started again" in said and verbs.count("create") == 1
+@pytest.mark.parametrize(("codes", "code"), [("2 1", 2), ("0 65", 65)])
+def test_what_starting_again_would_not_mend_is_not_started_again_on_a_tpu(tmp_path, codes, code):
+    found, said, verbs = run_tpu_script(tmp_path, [codes], "python", "-m", "dav.main", "--job=x")
+    assert found == code and "not started again" in said and verbs.count("create") == 1
 
 
 def test_the_tpu_script_without_a_command_shows_its_usage(tmp_path):

@@ -128,6 +128,14 @@ def test_a_full_disk_counts_more_than_the_stop_it_spoiled(capsys):
     assert explain(full) == 1 and "no space left" in capsys.readouterr().err
 
 
+def test_a_full_quota_is_a_full_disk_whatever_library_says_so(capsys):
+    from dav.main import explain
+
+    assert explain(RuntimeError("write failed: Disk quota exceeded [rank 0]")) == 1
+    said = capsys.readouterr().err
+    assert "no space left" in said and "Traceback" not in said
+
+
 def test_help_and_an_empty_command_show_the_usage(capsys):
     assert main(["dav", "--help"]) == 0 and "--job=JOB" in capsys.readouterr().out
     assert main(["dav"]) == 2

@@ -231,6 +231,14 @@ def test_an_error_of_ones_own_is_not_taken_for_the_loss_of_another(monkeypatch):
     assert not processes.has_lost_another(ConnectionError("Connection reset by peer"))
 
 
+@pytest.mark.parametrize("code", [0, 65])
+def test_a_process_whose_job_has_come_to_its_end_waits_for_the_others(monkeypatch, code):
+    """By returning: a normal exit does."""
+    monkeypatch.setattr(processes, "is_alone", lambda: False)
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"ends at once with {code}"))
+    processes.leave(code)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 @pytest.mark.parametrize("victim", [0, 1])

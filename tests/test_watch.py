@@ -121,7 +121,7 @@ def run(tmp_path, monkeypatch):
 
 
 def without_times(lines):
-    timed = {"images_per_s", "data_wait", "mfu", "step_s_p50", "step_s_p95", "save_s"}
+    timed = {"images_per_s", "data_wait", "mfu", "step_s_p50", "step_s_p95", "save_s", "restore_s"}
     timed |= {"productive_s", "goodput", "starts"}
     return [{name: line[name] for name in line if name not in timed} for line in lines]
 
@@ -242,10 +242,13 @@ def test_a_resumed_run_tells_every_step_once(run, monkeypatch):
     options = ("--config.tensorboard=True", "--config.wandb=depth", "--config.log_every=1")
     folder = run(*options)
     before, sent = read_lines(folder / "metrics.jsonl"), json.dumps(wandb.rows)
+    assert not any("restore_s" in line for line in before)
     # As if it had been killed after step 6 was told, and before it was saved.
     (folder / "checkpoints" / "6").rename(folder / "gone")
     assert run(*options) == folder
-    assert without_times(read_lines(folder / "metrics.jsonl")) == without_times(before)
+    lines = read_lines(folder / "metrics.jsonl")
+    assert without_times(lines) == without_times(before)
+    assert [line["step"] for line in lines if line.get("restore_s", 0) > 0] == [5]
     found, _ = scalars(folder)
     assert found["train/loss"] == [1, 2, 3, 4, 5, 6]
     assert json.dumps(wandb.rows) == sent and len(wandb.rows) == 6

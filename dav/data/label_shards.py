@@ -29,7 +29,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from dav.data.labels import decode_label
 from dav.data.sources import Decoded, Records
-from dav.errors import DavError
+from dav.errors import DavError, is_disk_full
 from dav.files import checksum, read_json, read_lines
 from dav.threads import in_threads
 
@@ -76,9 +76,8 @@ def _write_records(path, records):
         writer.close()
         written = ArrayRecordReader(str(path)).num_records()
     except (RuntimeError, ValueError) as error:
-        for number in (errno.ENOSPC, errno.EDQUOT):
-            if os.strerror(number) in str(error):
-                raise OSError(number, os.strerror(number), str(path)) from error
+        if is_disk_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise DavError(f"{path} cannot be written ({str(error).splitlines()[0]})") from error
     if written != len(records):
         raise DavError(f"{path} was not written whole: it holds {written} of {len(records)} labels")

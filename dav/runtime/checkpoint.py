@@ -36,13 +36,13 @@ class Checkpoints:
     DavError if none of several is left.
 
     latest: the step of the newest whole checkpoint, or None.
-    blocked_s: how long saving has kept the caller; restored_s: how long checking and restoring has.
+    restored_s: how long checking and restoring has taken.
     """
 
     def __init__(self, folder, *, keep=2, keep_every=0):
         """Keeps the newest `keep`, and those of every `keep_every`-th step."""
         self._folder = Path(folder).absolute()
-        self.blocked_s, begin = 0.0, time.monotonic()
+        begin = time.monotonic()
         from_first(lambda: _prepare(self._folder))
         self.latest = _find_whole(self._folder)
         self.restored_s = time.monotonic() - begin
@@ -71,11 +71,9 @@ class Checkpoints:
 
     def save(self, step, state):
         """Starts to save; returns once the state may be overwritten."""
-        begin = time.monotonic()
         self._finish()
         written = self._checkpointer.save_async(step, _as_dict(state))
         self._saving = _in_background(lambda: self._complete(step, written))
-        self.blocked_s += time.monotonic() - begin
 
     def _complete(self, step, written):
         written.result()

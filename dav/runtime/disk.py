@@ -1,11 +1,9 @@
 """A disk that is full for a while."""
 
-import errno
 import time
 
-from dav.errors import DavError
+from dav.errors import DavError, is_disk_full
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 RETRY_S = 0.5, 10.0  # the first pause, and the longest: each is twice the one before
 
 
@@ -20,7 +18,7 @@ def wait_for_space(work, where, *, limit_s, tell, stopping):
         try:
             result = work()
         except OSError as error:
-            if error.errno not in FULL:
+            if not is_disk_full(error):
                 raise
             waited_s = 0.0 if begin is None else time.monotonic() - begin
             if waited_s >= limit_s or stopping():

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-from dav.errors import ConfigError, DavError, Stopped
+from dav.errors import ConfigError, DamagedData, DavError, Stopped
 
 CONNECT_S = 300  # hosts of a pod come up minutes apart
 HEARTBEAT_S = 30  # without a sign of life a process counts as lost: well below a minute
@@ -170,7 +170,7 @@ def leave(code):
     A normal exit waits for all others, which may be waiting for this one; after a stop, which may
     have been asked of this process alone, it does so for a while.
     """
-    if is_alone() or code == 0:
+    if is_alone() or code in (0, DamagedData.exit_code):
         return
     sys.stdout.flush()
     sys.stderr.flush()
