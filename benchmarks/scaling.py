@@ -1,7 +1,7 @@
 """What each process and each device does as a run grows: the same, wherever it can be.
 
     python benchmarks/scaling.py [--only=host,traffic] [--processes=1,2,4,8]
-                                 [--devices=8,16,32,64,128,256] [--fsdp=1,8] [--sizes=tiny,mini]
+                                 [--devices=8,16,32,64,128,256] [--fsdp=1,8] [--sizes=tiny]
                                  [--photos=FOLDER] [--out=FILE.json]
 
 host     CPU time per image of batches[step] (reading, decoding, cropping, batching), for as many
@@ -12,8 +12,8 @@ traffic  Bytes that each device sends in a training step, of the program compile
          simulated CPU devices, each with 1 labelled and 2 unlabelled images, weights whole or
          split over --fsdp devices; against the formula. Nothing is run. See scaling_traffic.py.
 
-Prints tables with ratios, writes JSON. `traffic` takes a minute or two for each program on a small
-machine.
+Prints tables with ratios, writes JSON, where it keeps what the other parts and sizes have said.
+`traffic` takes a minute or two for each program on a small machine.
 """
 
 import argparse
@@ -37,9 +37,10 @@ def main():
     if "traffic" in arguments.only:
         import scaling_traffic
 
-        result["traffic"] = scaling_traffic.measure(
-            arguments.devices, arguments.fsdp, arguments.sizes
-        )
+        found = scaling_traffic.measure(arguments.devices, arguments.fsdp, arguments.sizes)
+        others = result.get("traffic", {"rows": []})["rows"]
+        kept = [row for row in others if row["size"] not in arguments.sizes]
+        result["traffic"] = found | {"rows": kept + found["rows"]}
     out.write_text(json.dumps(result, indent=1) + "\n")
 
 
@@ -52,7 +53,7 @@ def parse_arguments():
     parser.add_argument("--processes", type=numbers, default=[1, 2, 4, 8])
     parser.add_argument("--devices", type=numbers, default=[8, 16, 32, 64, 128, 256])
     parser.add_argument("--fsdp", type=numbers, default=[1, 8])
-    parser.add_argument("--sizes", type=lambda text: text.split(","), default=["tiny", "mini"])
+    parser.add_argument("--sizes", type=lambda text: text.split(","), default=["tiny"])
     parser.add_argument("--photos", default=str(ROOT / "dav" / "sample" / "photos"))
     parser.add_argument("--out", default=ROOT / "benchmarks" / "results" / "scaling.json")
     return parser.parse_args()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -225,3 +226,20 @@ def test_too_little_memory_is_one_sentence():
         raise BrokenProcessPool()
     with pytest.raises(RuntimeError, match="else"), label.troubles_named():
         raise RuntimeError("something else")
+
+
+def test_freed_pages_are_given_back_after_every_shard(monkeypatch, tmp_path):
+    shards, given_back = {tmp_path / name: 4 for name in "abc"}, []
+    one = label.UnlabelledSet("set", tmp_path, "", None, dict(shards), 12, None)
+
+    def run(*_, **__):
+        for done, path in enumerate(shards):
+            assert len(given_back) == done
+            del one.missing[path]
+            yield path, 4
+
+    monkeypatch.setattr(label_run, "run", run)
+    monkeypatch.setattr(label.memory, "return_freed_pages", lambda: given_back.append(1))
+    monkeypatch.setattr(label, "survey", lambda sets: None)
+    label.label_all(None, [one], None, mock.Mock(), None, [])
+    assert len(given_back) == len(shards)
