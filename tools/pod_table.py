@@ -170,9 +170,11 @@ def line_of(known):
     cells.append(f"{sum(first['sent_bytes'].values()) / 1e6:,.0f} MB" if first["fits"] else "–")
     if most is None:
         cells += ["none fits", ""]
+    elif len(known) == 1:
+        cells += ["not searched", ""]
     else:
-        bound = "" if least is None else f"; {least * per_chip(first)} do not fit"
-        cells += [f"{images_of(most)}{bound}", gib(most["needed_bytes"])]
+        bound = "more not tried" if least is None else f"{least * per_chip(first)} do not fit"
+        cells += [f"{images_of(most)}; {bound}", gib(most["needed_bytes"])]
     return f"| {' | '.join([*cells, gib(first['limit_bytes'])])} |"
 
 
