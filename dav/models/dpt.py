@@ -6,9 +6,9 @@ Shapes: B batch, h w patch grid, D encoder width, F features, c_i reassemble cha
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from dav.models.convolution import convolve
 from dav.models.placement import split_batch
 from dav.models.remat import recomputed_stage
 from dav.models.resize import resize_bilinear
@@ -150,8 +150,8 @@ def conv(features, kernel_px, dtype, name, *, strides=1, bias=True):
     )
 
 
-def _convolve(x, *arguments, **options):
-    return split_batch(jax.lax.conv_general_dilated(split_batch(x), *arguments, **options))
+def _convolve(x, kernel, strides, padding, **_):
+    return split_batch(convolve(split_batch(x), kernel, strides[0], padding[0][0]))
 
 
 def conv_init():
