@@ -19,7 +19,7 @@ def convolve(x, kernel, stride, pad):
 
     XLA computes the gradient by the kernel as a convolution whose kernel is as large as the image.
     On a CPU that reaches a small part of what its matrix products do; there, on one device, they
-    are used instead (decoder of ViT-S with its gradients: in 0.6 to 0.7 of the time).
+    are used instead.
     """
     return _plain(x, kernel, stride, pad)
 
