@@ -12,7 +12,7 @@ so many minutes all are asked to stop by SIGTERM.
 
 Meanwhile every process of theirs is looked at in /proc: twice a second its memory (what is its own
 of RSS, anonymous and shared, for pages of mapped files come and go as the system has room), every
-ten seconds PSS, where shared pages are divided, threads, open descriptors, mapped areas, nameless
+ten seconds PSS, where shared pages are divided, threads, open descriptors, mapped files, nameless
 shared memory. A line through the least memory of every two minutes after the warm-up has a slope in
 MiB per hour and a 95 % interval (soak_trend.py). A process is flat if the interval ends below the
 limit, and grows if all of it lies above; where neither can be told, it is unclear, and so is the
@@ -198,7 +198,7 @@ def row(role, memory, samples, limit):
     pss = soak_trend.fit(*zip(*((one.second, one.pss_mib) for one in samples), strict=True))
     counts = {
         name: [getattr(sample, name) for sample in samples]
-        for name in ("threads", "files", "maps", "memfds")
+        for name in ("threads", "files", "mapped", "memfds")
     }
     climbed = [name for name, values in counts.items() if soak_trend.has_climbed(values)]
     return {
@@ -219,7 +219,7 @@ def show(result):
     )
     print(
         f"{'process':26}{'own MiB':>8}{'MiB/h':>8}{'95 % of it':>16}{'PSS MiB/h':>11}"
-        f"{'threads':>9}{'files':>8}{'maps':>12}{'memfds':>8}  verdict"
+        f"{'threads':>9}{'files':>8}{'mapped':>12}{'memfds':>8}  verdict"
     )
     for one in result["rows"]:
         own, ranges = one["own_mib"], [span(*pair) for pair in one["range"].values()]

@@ -19,7 +19,7 @@ class Sample:
     pss_mib: float  # shared pages divided among those that share them
     threads: int
     files: int  # open descriptors
-    maps: int  # areas of memory that are mapped
+    mapped: int  # areas of files or shared memory; areas of its own count as memory
     memfds: int  # nameless shared memory that is mapped or open
 
 
@@ -98,7 +98,7 @@ class Watcher:
             pss_mib=int(rollup["Pss:"]) / KIB,
             threads=_status(pid)["Threads"],
             files=len(opened),
-            maps=len(mapped),
+            mapped=sum(name.startswith("/") for name in mapped),
             memfds=sum(name.startswith("/memfd:") for name in opened + mapped),
         )
 

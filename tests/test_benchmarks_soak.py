@@ -1,6 +1,7 @@
 """What benchmarks/soak.py concludes from, on made-up series and on a small tree of processes."""
 
 import importlib.util
+import mmap
 import os
 import subprocess
 import sys
@@ -106,3 +107,18 @@ def test_a_tree_of_processes_is_seen_and_what_is_left_of_it():
     root.stdin.close()
     os.kill(samples["job worker 0"].pid, 9)
     assert watcher.own().keys() <= {"job worker 0"}
+
+
+def test_mapped_files_are_counted_and_memory_of_its_own_is_not(tmp_path):
+    watcher = soak_processes.Watcher({os.getpid(): "this"})
+
+    def mapped():
+        return next(one.mapped for one in watcher.sample(0.0) if one.role == "this")
+
+    before = mapped()
+    with mmap.mmap(-1, 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+        assert mapped() == before
+    (tmp_path / "file").write_bytes(bytes(4096))
+    with open(tmp_path / "file", "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+        assert mapped() == before + 1
+    assert mapped() == before
