@@ -54,8 +54,8 @@ def row(size, devices, fsdp):
     sent = {kind: bytes_ / 1e6 for kind, (_, bytes_) in traffic.sent_by_kind(found).items()}
     weights = sum(sent.values()) - sent.get("collective-permute", 0.0)
     mesh = {"data": devices // fsdp, "fsdp": fsdp}
-    split, whole = parameter_bytes(trainer.shapes.params)
-    frozen, _ = parameter_bytes(trainer.shapes.params["encoder"])
+    split, whole = traffic.parameter_bytes(trainer.shapes.params)
+    frozen, _ = traffic.parameter_bytes(trainer.shapes.params["encoder"])
     most = cpu_bytes(split, whole, frozen, **mesh) / 1e6
     return {
         "size": size,
@@ -90,18 +90,6 @@ def collectives(size, devices, fsdp, *options):
     trainer = recipe.make_trainer(config, devices=jax.devices()[:devices])
     program = trainer.step.lower(*plan_topology.arguments(config, trainer)).compile()
     return trainer, traffic.collectives(program.as_text(), devices)
-
-
-def parameter_bytes(shapes):
-    """Bytes of the parameters that are split, and of the others."""
-    split = whole = 0
-    for leaf in jax.tree.leaves(shapes):
-        size = leaf.size * leaf.dtype.itemsize
-        if leaf.sharding.is_fully_replicated:
-            whole += size
-        else:
-            split += size
-    return split, whole
 
 
 def cpu_bytes(split, whole, frozen, *, data, fsdp):

@@ -124,6 +124,7 @@ def compile_one(*, recipe, pod, times, fsdp):
         **{"code_bytes": verdict.code_bytes, "fixed_bytes": held},
         "estimated_bytes": held + estimate(config, trainer),
         "sent_bytes": {kind: size for kind, (_, size) in sent.items()},
+        "expected_sent_bytes": expected_sent(config, trainer),
         "seconds": round(verdict.seconds),
     }
 
@@ -151,6 +152,15 @@ def estimate(config, trainer):
     return plan_costs.state_bytes(frozen) + int(images * activations)
 
 
+def expected_sent(config, trainer):
+    """What a chip must send in a step, in bytes, by traffic.expected_sent_bytes: weights and their
+    gradients in bfloat16, for each kind of images by itself."""
+    from dav.runtime import traffic
+
+    half = [size // 2 for size in traffic.parameter_bytes(trainer.shapes.params)]
+    return len(config.batch) * traffic.expected_sent_bytes(*half, **trainer.mesh.shape)
+
+
 def page(rows):
     """docs/pods.md: of every recipe and pod the smallest batch, and the largest found."""
     lines = [HEAD]
@@ -167,7 +177,7 @@ def line_of(known):
     least = min((row["times"] for row in known if not row["fits"]), default=None)
     cells = [first["recipe"], f"{first['pod']} ({first['chips']})", str(first["fsdp"])]
     cells += [images_of(first), gib(first["needed_bytes"]), gib(first["estimated_bytes"])]
-    cells.append(f"{sum(first['sent_bytes'].values()) / 1e6:,.0f} MB" if first["fits"] else "–")
+    cells += traffic_of(first)
     if most is None:
         cells += ["none fits", ""]
     elif len(known) == 1:
@@ -176,6 +186,14 @@ def line_of(known):
         bound = "more not tried" if least is None else f"{least * per_chip(first)} do not fit"
         cells += [f"{images_of(most)}; {bound}", gib(most["needed_bytes"])]
     return f"| {' | '.join([*cells, gib(first['limit_bytes'])])} |"
+
+
+def traffic_of(row):
+    """Cells: what a chip sends for weights and gradients, and its ratio to the formula."""
+    if not row["fits"]:
+        return ["–", "–"]
+    sent = sum(size for kind, size in row["sent_bytes"].items() if kind != "collective-permute")
+    return [f"{sent / 1e6:,.0f} MB", f"{sent / row['expected_sent_bytes']:.2f}"]
 
 
 def per_chip(row):
@@ -191,8 +209,8 @@ def gib(size):
     return f"{size / GIB:.2f} GiB"
 
 
-TITLES = ("recipe", "pod (chips)", "fsdp", "smallest batch", "needed", "estimate", "sent")
-TITLES += ("largest batch found", "needed", "limit")
+TITLES = ("recipe", "pod (chips)", "fsdp", "smallest batch", "needed", "estimate")
+TITLES += ("sent", "of formula", "largest batch found", "needed", "limit")
 HEAD = f"""\
 # Memory on TPU pods
 
@@ -202,11 +220,14 @@ No TPU has run any of it: memory and traffic are what the compiler says, speed i
 
 Images are those on one chip, labelled + unlabelled. Needed: state, frozen encoder, batch,
 temporaries and program of one chip. Estimate: what `--job=plan` reckons without compiling. Sent: by
-each chip in a step of the smallest batch. Crops of 518×518 in bfloat16, nothing recomputed, no
-accumulation; `--config.accumulate`, `--config.model.remat` and `--config.mesh.fsdp` make room for
-more. To compile in a third of the time, what the compiler does for speed alone is switched off
-(`QUICK_COMPILATION` in `dav/runtime/topology.py`): temporaries and traffic are the same, checked on
-the student of ViT-S, and the program is counted twice, as large as it gets when compiled in full.
+each chip in a step of the smallest batch, for weights and gradients; and its ratio to the formula
+(`expected_sent_bytes` in `dav/runtime/traffic.py`), with gradients summed in bfloat16, as the
+matrix products give them, separately for labelled and unlabelled images. Crops of 518×518 in
+bfloat16, nothing recomputed, no accumulation; `--config.accumulate`, `--config.model.remat` and
+`--config.mesh.fsdp` make room for more. To compile in a third of the time, what the compiler does
+for speed alone is switched off (`QUICK_COMPILATION` in `dav/runtime/topology.py`): temporaries and
+traffic are the same, checked on the student of ViT-S, and the program is counted twice, as large as
+it gets when compiled in full.
 
 | {" | ".join(TITLES)} |
 |{"---|" * len(TITLES)}"""

@@ -1,17 +1,21 @@
 """What a compiled program sends between devices, read from its text (HLO).
 
 An operation inside a loop is counted once, whatever the loop does: dav's steps have collectives in
-loops only with accumulation, where gradients are added on each device first.
+loops only with accumulation, where gradients are added on each device first. An operation that a
+TPU does in pieces, while it computes, stands in the text once for each piece, and is counted once.
 """
 
 import math
 import re
 from dataclasses import dataclass
 
+import jax
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8}  # others: bits in the name
 OPERATION = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(-start)?\(")
 ARRAY = re.compile(r"\b([a-z]+\d*(?:e\dm\d\w*)?)\[([\d,]*)\]")
+PIECE_OF = re.compile(r'chain_id="(\d+)"')
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 MESH_AXES = re.compile(
     r"replica_groups=@?mesh\[([^\]]*)\](?:,\s*device_ids=\(\S*\))?\s*(?:\{([^}]*)\})?"
@@ -46,13 +50,17 @@ class Collective:
 
 def collectives(text, devices):
     """Every Collective in the text of a compiled program for so many devices."""
-    found, computation = [], ""
+    found, computation, begun = [], "", set()
     for line in text.splitlines():
         if header := COMPUTATION.match(line.strip()):
             computation = header[1]
         if (operation := OPERATION.search(line)) is None:
             continue
         result, kind, is_start = operation.groups()
+        if piece := PIECE_OF.search(line):
+            if (kind, piece[1]) in begun:
+                continue
+            begun.add((kind, piece[1]))
         sizes = [array_bytes(*found) for found in ARRAY.findall(result)]
         group = group_size(line, devices)
         found.append(Collective(*_whole(kind, sizes, group, is_start, computation), group))
@@ -109,6 +117,18 @@ def sent_by_kind(found):
         count, sent = table.get(one.kind, (0, 0.0))
         table[one.kind] = count + 1, sent + one.sent_bytes
     return table
+
+
+def parameter_bytes(shapes):
+    """Bytes of the parameters that are split, and of the others; shapes: ShapeDtypeStructs."""
+    split = whole = 0
+    for leaf in jax.tree.leaves(shapes):
+        size = leaf.size * leaf.dtype.itemsize
+        if leaf.sharding.is_fully_replicated:
+            whole += size
+        else:
+            split += size
+    return split, whole
 
 
 def expected_sent_bytes(sharded_bytes, whole_bytes, *, data, fsdp):

@@ -75,6 +75,26 @@ def test_a_reduce_scatter_in_a_fusion_of_a_tpu_is_known_by_its_computation():
     assert kinds == [("reduce-scatter", 256, 224), ("all-reduce", 256, 448)]
 
 
+def test_an_operation_that_a_tpu_does_in_pieces_between_others_counts_once():
+    piece = (
+        "  %g.{} = bf16[64,128]{{1,0}} all-gather(%p), channel_id=7, replica_groups=[1,8]<=[8], "
+        'dimensions={{1}}, frontend_attributes={{chain_id="{}"}}'
+    )
+    text = f"""
+%fused_computation.1 (p: bf16[64,16]) -> bf16[64,128] {{
+{piece.format(1, 40)}
+}}
+
+%async_collective_fusion.1 (p: bf16[64,16], q: f32[8]) -> f32[8] {{
+{piece.format(2, 40)}
+}}
+
+%async_collective_fusion.2 (p: bf16[64,16], q: f32[8]) -> f32[8] {{
+{piece.format(3, 41)}
+}}"""
+    assert collectives(text, 8) == 2 * [Collective("all-gather", 2 * 64 * 128, 8)]
+
+
 def test_sums_by_kind():
     found = [Collective("all-reduce", 800, 8), Collective("all-reduce", 80, 2)]
     assert traffic.sent_by_kind(found) == {"all-reduce": (2, 1400 + 80)}
