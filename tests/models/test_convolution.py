@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 from dav.models.convolution import NHWC, convolve
 
@@ -29,8 +29,7 @@ def gradients(function, x, kernel, weights):
 )
 def test_equals_the_plain_convolution(batch, height, width, channels, features, form):
     k, stride, pad = form
-    if min(height, width) + 2 * pad < k:
-        return
+    assume(min(height, width) + 2 * pad >= k)
     rng = np.random.default_rng(batch * height + width)
     x = jnp.asarray(rng.standard_normal((batch, height, width, channels)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((k, k, channels, features)), jnp.float32)
