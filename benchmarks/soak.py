@@ -6,17 +6,17 @@
 Runs the student's recipe on the sample that comes with dav, six crops of 56×70 to a batch so that
 steps are quick, by the real commands: `--job=train` in two processes on loopback, each with two
 workers that make batches in shared memory, with checkpoints and pictures; and beside it, in one
-process with one worker, `--job=label` over tens of thousands of images in shards of 64. The teacher
-is a network of random weights. Once training has taken its first steps the clock starts, and after
-so many minutes all are asked to stop by SIGTERM.
+process with one worker, `--job=label` over 120,000 images in shards of 64. The teacher is a network
+of random weights. Once training has taken its first steps the clock starts, and after so many
+minutes all are asked to stop by SIGTERM.
 
-Meanwhile every process of theirs is looked at in /proc: twice a second its memory (what is its own
-of RSS, anonymous and shared, for pages of mapped files come and go as the system has room), every
-ten seconds PSS, where shared pages are divided, threads, open descriptors, mapped files, nameless
-shared memory. A line through the least memory of every two minutes after the warm-up has a slope in
-MiB per hour and a 95 % interval (soak_trend.py). A process is flat if the interval ends below the
-limit, and grows if all of it lies above; where neither can be told, it is unclear, and so is the
-whole. Once they have ended nothing of theirs may be there: processes, entries of /dev/shm
+Meanwhile every process of theirs is looked at in /proc: twenty times a second its memory (what is
+its own of RSS, anonymous and shared, for pages of mapped files come and go as the system has room),
+every ten seconds PSS, where shared pages are divided, threads, open descriptors, mapped files,
+nameless shared memory. A line through the least memory of every two minutes after the warm-up has a
+slope in MiB per hour and a 95 % interval (soak_trend.py). A process is flat if the interval ends
+below the limit, and grows if all of it lies above; where neither can be told, it is unclear, and so
+is the whole. Once they have ended nothing of theirs may be there: processes, entries of /dev/shm
 (semaphores too), files in their $TMPDIR, unfinished files in the work folders.
 
 Prints a table, writes JSON; the exit code is 1 unless everything is flat and nothing is left.
@@ -39,7 +39,7 @@ import soak_processes
 import soak_trend
 
 ROOT = Path(__file__).parent.parent
-SAMPLE_S, LOOK_S = 10.0, 0.5
+SAMPLE_S, LOOK_S = 10.0, 0.05  # what is least lasts for less than a step
 STOP_S = 180  # within which processes must end that were asked to
 CHECKPOINT_EVERY, PICTURE_EVERY = 100, 50  # steps
 TRAINERS = 2
@@ -151,10 +151,10 @@ def watch(watcher, limit_s, folder, started):
 
 
 def check_alive(folder, started):
-    """Raises SystemExit if a process has ended that should not."""
+    """Raises SystemExit if a process has ended, of which none should."""
     for name, process in started.items():
-        if process.poll() not in (None, 0):
-            raise SystemExit(f"{name} ended: {soak_data.log_of(folder, name)[-2000:]}")
+        if (code := process.poll()) is not None:
+            raise SystemExit(f"{name} ended ({code}): {soak_data.log_of(folder, name)[-2000:]}")
 
 
 def stop(started):

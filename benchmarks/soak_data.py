@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 MANY = "folder/many"  # the data set of many shards
-IMAGES, PER_SHARD = 40_000, 64
+IMAGES, PER_SHARD = 120_000, 64  # more than there is time for
 SIZES_PX = ((112, 150), (150, 112), (112, 168), (120, 120))  # four shapes of the network
 OPTIONS = (
     "--config.steps=1000000",  # more than there is time for
