@@ -5,7 +5,7 @@ import gc
 from pathlib import Path
 
 # glibc's mallopt parameters, from its malloc.h.
-TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory():
@@ -19,8 +19,8 @@ def keep_freed_memory():
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt and not has_accelerator():
         mallopt(ARENA_MAX, 1)
-        mallopt(MMAP_THRESHOLD, 1 << 30)
-        mallopt(TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(MMAP_MAX, 0)  # no block is so large that freeing it gives it back
+        mallopt(TRIM_THRESHOLD, -1)  # never
 
 
 def return_freed_pages():

@@ -40,6 +40,38 @@ def test_pages_in_holes_of_the_heap_are_given_back():
     assert 45 < float(done.stdout) < 60
 
 
+# As large as the temporaries of a step of ViT-S at 518 pixels, which are one block.
+LARGE = """
+import ctypes, resource
+from dav.runtime import memory
+
+memory.has_accelerator = lambda: False
+memory.keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def use(size=2200 * 2**20):
+    block, before = library.malloc(size), faults()
+    ctypes.memset(block, 1, size)
+    library.free(block)
+    return faults() - before
+
+print(use(), use())
+"""
+
+
+def test_a_block_of_gigabytes_that_was_freed_keeps_its_pages():
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    first, second = map(int, done.stdout.split())
+    assert first > 1000 and second < 10
+
+
 @pytest.mark.parametrize("accelerator", [True, False])
 def test_beside_an_accelerator_nothing_is_done(monkeypatch, accelerator):
     asked = []
