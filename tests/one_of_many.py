@@ -18,6 +18,7 @@ import cv2
 import jax
 import numpy as np
 from flax import linen as nn
+from simulated import simulate_devices
 
 OPTIONS = (
     "--config.model.size=plain",
@@ -142,7 +143,7 @@ def main(port, process, processes, devices, workdir, recipe, *options):
     from dav.runtime.processes import start
 
     quieten()
-    jax.config.update("jax_num_cpu_devices", int(devices))
+    simulate_devices(int(devices))
     start(f"127.0.0.1:{port}", int(process), int(processes))
     recipe_data.make_batches = make_batches
     config = config_of(recipe, *options)

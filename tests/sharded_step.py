@@ -13,6 +13,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+from simulated import simulate_devices
 
 from dav import recipe
 from dav.data import loader
@@ -59,7 +60,7 @@ def make_trainer(fsdp, perturb, size):
 
 
 def main(address, process, processes, devices, fsdp, out, perturb, size="tiny"):
-    jax.config.update("jax_num_cpu_devices", devices)
+    simulate_devices(devices)
     if processes > 1:
         jax.distributed.initialize(address, processes, process)
     config, trainer = make_trainer(fsdp, perturb, size)

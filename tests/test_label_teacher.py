@@ -141,6 +141,8 @@ def test_shares_of_several_devices_are_looked_at_as_by_one(plain, environment, t
     script = """
 import sys; sys.path.insert(0, "tests")
 import numpy as np
+from simulated import simulate_devices
+simulate_devices(3)
 from test_label_teacher import MODEL, images, random_weights, TINY
 from dav.label_teacher import local_mesh, make_start
 mesh = local_mesh()
@@ -148,11 +150,10 @@ assert mesh.size == 3
 found = make_start(MODEL, random_weights(TINY, 0).params, mesh)(images(3))
 np.save(sys.argv[1], np.asarray(found))
 """
-    flags = environment["XLA_FLAGS"] + " --xla_force_host_platform_device_count=3"
     subprocess.run(
         [sys.executable, "-c", script, tmp_path / "three.npy"],
         cwd=ROOT,
-        env=environment | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)},
+        env=environment | {"PYTHONPATH": str(ROOT)},
         check=True,
     )
     one_by_one = [plain(image[None])[0] for image in images(3)]

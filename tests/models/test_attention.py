@@ -209,9 +209,10 @@ def test_splash_takes_each_devices_share_of_the_batch(images, local):
 
 
 ON_A_MESH = """
-import contextlib
+import contextlib, sys; sys.path.insert(0, "tests")
 import jax, jax.numpy as jnp, numpy as np
-jax.config.update("jax_num_cpu_devices", 4)
+from simulated import simulate_devices
+simulate_devices(4)
 from dav.models.attention import blockwise
 from dav.models.flash_attention import splash
 from dav.runtime import parallel
