@@ -68,25 +68,78 @@ def blockwise(query, key, value, *, whole_bytes=WHOLE_BYTES):
     return out.reshape(batch, heads, tokens, width).transpose(0, 2, 1, 3)
 
 
-def _attend_head(query, key, value):
-    """One head [N, K], a block of queries at a time; the backward pass computes it again."""
-    tokens, width = query.shape
-    blocks = -(-4 * tokens**2 // BLOCK_BYTES)
-    rows = -(-tokens // blocks)
-    block = jax.checkpoint(lambda query: _attend_block(query, key, value))
-    if blocks <= UNROLLED_BLOCKS:
-        return jnp.concatenate([block(query[i : i + rows]) for i in range(0, tokens, rows)])
-    query = jnp.pad(query, ((0, blocks * rows - tokens), (0, 0))).reshape(blocks, rows, width)
-    return jax.lax.map(block, query).reshape(-1, width)[:tokens]
-
-
 def _attend_block(query, key, value):
     """[..., n, K] queries on [..., N, K] keys and values, all logits at once."""
-    logits = jnp.einsum("...nk,...mk->...nm", query, key, preferred_element_type=jnp.float32)
+    return _weigh(query, key, value)[0]
+
+
+def _weigh(query, key, value):
+    """What `_attend_block` returns, and the logarithms [..., n, 1] of the sums of exp(logits)."""
+    logits = _product("...nk,...mk->...nm", query, key)
     largest = jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
     weights = jnp.exp(logits - largest)
     total = weights.sum(axis=-1, keepdims=True)
-    out = jnp.einsum(
-        "...nm,...mk->...nk", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
-    )
-    return (out / total).astype(value.dtype)
+    out = _product("...nm,...mk->...nk", weights.astype(value.dtype), value)
+    return (out / total).astype(value.dtype), largest + jnp.log(total)
+
+
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _attend_head(query, key, value):
+    """One head [N, K], a block of queries at a time. So does its gradient, which computes the
+    weights of each block again (FlashAttention-2, arXiv 2307.08691, algorithm 2)."""
+    return _head_forward(query, key, value)[0]
+
+
+def _head_forward(query, key, value):
+    def one(query):
+        return _weigh(query, key, value), ()
+
+    (out, log_total), _ = _by_blocks(one, query)
+    return out, (query, key, value, out, log_total)
+
+
+def _head_backward(kept, gradient):
+    query, key, value, out, log_total = kept
+    mean = jnp.sum(gradient.astype(jnp.float32) * out, axis=-1, keepdims=True)
+
+    def one(query, log_total, gradient, mean):
+        weights = jnp.exp(_product("nk,mk->nm", query, key) - log_total)
+        by_weights = _product("nk,mk->nm", gradient, value)
+        by_logits = (weights * (by_weights - mean)).astype(key.dtype)
+        by_key = _product("nm,nk->mk", by_logits, query)
+        by_value = _product("nm,nk->mk", weights.astype(value.dtype), gradient)
+        return _product("nm,mk->nk", by_logits, key), (by_key, by_value)
+
+    by_query, (by_key, by_value) = _by_blocks(one, query, log_total, gradient, mean)
+    return tuple(x.astype(query.dtype) for x in (by_query, by_key, by_value))
+
+
+_attend_head.defvjp(_head_forward, _head_backward)
+
+
+def _by_blocks(function, *arrays):
+    """function(a block of every array [N, ...]) → (rows, sums): the rows of all blocks in one, and
+    the sums over them."""
+    tokens = arrays[0].shape[0]
+    blocks = -(-4 * tokens**2 // BLOCK_BYTES)
+    rows = -(-tokens // blocks)
+    if blocks <= UNROLLED_BLOCKS:
+        each = [function(*(x[i : i + rows] for x in arrays)) for i in range(0, tokens, rows)]
+        parts, sums = zip(*each, strict=True)
+        joined = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+        return joined, jax.tree.map(lambda *x: functools.reduce(jnp.add, x), *sums)
+
+    def add(total, block):
+        part, sums = function(*block)
+        return jax.tree.map(jnp.add, total, sums), part
+
+    # Rows of zeros add nothing: their gradients are zero too.
+    padded = [jnp.pad(x, ((0, blocks * rows - tokens), (0, 0))) for x in arrays]
+    cut = [x.reshape(blocks, rows, x.shape[-1]) for x in padded]
+    like = jax.eval_shape(lambda block: function(*block)[1], [x[0] for x in cut])
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    sums, parts = jax.lax.scan(add, nothing, cut)
+    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:tokens], parts), sums

@@ -54,21 +54,28 @@ convolve.defvjp(_forward, _backward)
 
 
 def _row_by_row(x, gradient, k):
-    """x [B, H, W, C], gradient [B, H, W, F] → that by the kernel, [k, k, C, F]: for each row of
-    the images one product with the gradients moved by every offset; both stay in the cache."""
-    pad, height, width = k // 2, *x.shape[1:3]
-    padded = jnp.pad(gradient, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    offsets = range(k - 1, -1, -1)
+    """x [B, H, W, C], gradient [B, H, W, F] → that by the kernel, [k, k, C, F]."""
+    if x.shape[-1] >= gradient.shape[-1]:
+        return _correlate(x, gradient, k).astype(x.dtype)
+    return _correlate(gradient, x, k)[::-1, ::-1].swapaxes(2, 3).astype(x.dtype)
 
-    def add_row(y, total):
-        rows = jax.lax.dynamic_slice_in_dim(padded, y, k, axis=1)
-        moved = [rows[:, i, j : j + width] for i in offsets for j in offsets]
-        moved = jnp.concatenate(moved, -1)  # [B, W, k · k · F]
-        row = jax.lax.dynamic_index_in_dim(x, y, axis=1, keepdims=False)  # [B, W, C]
-        pixels = (((0, 1), (0, 1)), ((), ()))
-        return total + jax.lax.dot_general(row, moved, pixels, preferred_element_type=jnp.float32)
 
-    features = gradient.shape[-1]
-    total = jnp.zeros((x.shape[-1], k * k * features), jnp.float32)
-    total = jax.lax.fori_loop(0, height, add_row, total)
-    return total.reshape(-1, k, k, features).transpose(1, 2, 0, 3).astype(x.dtype)
+def _correlate(x, y, k):
+    """x [B, H, W, C] at every offset from y [B, H, W, D], summed over all pixels, float32
+    [k, k, C, D]. Row by row of y, so that all stays in the cache, and as products of matrices that
+    lie as they are needed: x is transposed once, and it is y, the narrower one, that is moved."""
+    pad, (batch, height, width, channels) = k // 2, x.shape
+    columns = x.transpose(1, 3, 0, 2).reshape(height, channels, batch * width)
+    columns = jnp.pad(columns, ((pad, pad), (0, 0), (0, 0)))
+    y = jnp.pad(y, ((0, 0), (0, 0), (pad, pad), (0, 0)))
+
+    def add_row(index, totals):
+        rows = jax.lax.dynamic_slice_in_dim(columns, index, k).reshape(k * channels, -1)
+        row = jax.lax.dynamic_index_in_dim(y, index, axis=1, keepdims=False)
+        moved = (row[:, j : j + width].reshape(batch * width, -1) for j in reversed(range(k)))
+        product = functools.partial(jnp.dot, preferred_element_type=jnp.float32)
+        return [total + product(rows, one) for total, one in zip(totals, moved, strict=True)]
+
+    nothing = jnp.zeros((k * channels, y.shape[-1]), jnp.float32)
+    totals = jax.lax.fori_loop(0, height, add_row, [nothing] * k)
+    return jnp.stack([total.reshape(k, channels, -1) for total in totals], axis=1)

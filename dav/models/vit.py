@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dav.models.attention import attend
+from dav.models.norm import LayerNorm
 from dav.models.placement import split_batch
 from dav.models.remat import named_product, recomputed_block
 
 PATCH_PX = 14
-NORM_EPSILON = 1e-6
 
 
 class Encoder(nn.Module):
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         batch, *grid, width = x.shape
         x = x.reshape(batch, -1, width)
         x = split_batch(self._assemble(x, tuple(grid)))  # [B, N, D]
-        norm = layer_norm("norm")
+        norm = LayerNorm(name="norm")
         block = recomputed_block(Block, self.remat, static_argnums=(2,))
         tapped = []
         for index in range(self.blocks):
@@ -137,7 +137,7 @@ class Block(nn.Module):
         return x + self._branch(mlp(self._norm(x, 2)), 2, train)
 
     def _norm(self, x, index):
-        return layer_norm(f"norm{index}")(x).astype(self.dtype)
+        return LayerNorm(name=f"norm{index}")(x).astype(self.dtype)
 
     def _branch(self, x, index, train):
         """Scales a residual branch; in training drops it for some images (stochastic depth)."""
@@ -195,11 +195,6 @@ class SwiGlu(nn.Module):
 def swiglu_width(width):
     """Hidden channels of SwiGlu: two thirds of an Mlp's, rounded up to a multiple of 8."""
     return (int(4 * width * 2 / 3) + 7) // 8 * 8
-
-
-def layer_norm(name):
-    """LayerNorm in float32, its variance taken about the mean: one pass would lose digits."""
-    return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
 def dense(features, dtype, name):
