@@ -39,12 +39,12 @@ def _backward(stride, pad, kept, gradient):
     by_x, by_kernel = pull_back(gradient)
     k = kernel.shape[0]
     # On several devices, each step of the loop would have to add up over them.
-    if stride == 1 and k == 2 * pad + 1 > 1 and ambient_mesh(x).size <= 1:
+    if stride == 1 and k == 2 * pad + 1 and ambient_mesh(x).size <= 1:
         by_kernel = jax.lax.platform_dependent(
             x,
             gradient,
             by_kernel,
-            cpu=lambda x, gradient, _: _row_by_row(x, gradient, k),
+            cpu=lambda x, gradient, _: _by_products(x, gradient, k),
             default=lambda x, gradient, by_kernel: by_kernel,
         )
     return by_x, by_kernel
@@ -53,8 +53,12 @@ def _backward(stride, pad, kept, gradient):
 convolve.defvjp(_forward, _backward)
 
 
-def _row_by_row(x, gradient, k):
+def _by_products(x, gradient, k):
     """x [B, H, W, C], gradient [B, H, W, F] → that by the kernel, [k, k, C, F]."""
+    if k == 1:
+        pixels = (x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1]))
+        product = jnp.einsum("nc,nf->cf", *pixels, preferred_element_type=jnp.float32)
+        return product[None, None].astype(x.dtype)
     if x.shape[-1] >= gradient.shape[-1]:
         return _correlate(x, gradient, k).astype(x.dtype)
     return _correlate(gradient, x, k)[::-1, ::-1].swapaxes(2, 3).astype(x.dtype)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dav.models.resize import bilinear_weights, resize_bilinear
+from dav.models.resize import _gather_back, bilinear_weights, resize_bilinear
 
 CASES = {
     "up": ((3, 4), (7, 9)),
@@ -95,3 +95,22 @@ def test_resize_keeps_bfloat16():
     np.testing.assert_allclose(
         found.astype(np.float32), slow_resize(np.asarray(x, np.float32), (7, 9)), atol=0.03
     )
+
+
+@pytest.mark.parametrize(("platform", "products"), [("cpu", 0), ("tpu", 2), ("cuda", 2)])
+def test_only_a_cpu_gathers_the_gradient(platform, products):
+    gradient = jax.jit(jax.grad(lambda x: (resize_bilinear(x, (7, 9)) ** 2).sum()))
+    text = gradient.trace(jnp.ones((1, 3, 4, 2))).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.dot_general") == products
+
+
+def test_the_gradient_is_gathered_from_few_outputs():
+    """As many as an input sample is part of, also where some samples are part of none."""
+    assert count_gathers(148, 74) == 4
+    assert count_gathers(19, 74) == 1
+
+
+def count_gathers(n_out, n_in):
+    gradient = jax.jit(lambda x: _gather_back(x, 1, n_in))
+    compiled = gradient.lower(jnp.ones((1, n_out, 2, 1))).compile()
+    return compiled.as_text().count(" gather(")
