@@ -197,16 +197,15 @@ def data_wait(folder):
     ]
     subprocess.run([sys.executable, "-m", "dav.main", *arguments], check=True, cwd=ROOT)
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
-    rows = {row["step"]: row for row in map(json.loads, lines) if row["kind"] == "train"}
-    half, whole = rows[DATA_STEPS // 2], rows[DATA_STEPS]
-    elapsed, waited = (
-        [figure(row) for row in (half, whole)]
-        for figure in (
-            lambda row: row["step"] / row["images_per_s"],
-            lambda row: row["data_wait"] * row["step"] / row["images_per_s"],
-        )
-    )
-    return (waited[1] - waited[0]) / (elapsed[1] - elapsed[0])
+    return waited_share([row for row in map(json.loads, lines) if row["kind"] == "train"])
+
+
+def waited_share(rows):
+    """Share of the time of the second half of a run's lines, of one step each."""
+    rows = rows[len(rows) // 2 :]
+    seconds = [1 / row["images_per_s"] for row in rows]  # of an image: all steps have as many
+    waited = [row["data_wait"] * spent for row, spent in zip(rows, seconds, strict=True)]
+    return sum(waited) / sum(seconds)
 
 
 def machine(device):
