@@ -28,9 +28,13 @@ CROP_PX = (98, 98)
 def plain():
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    path = ROOT / "benchmarks" / "plain_student.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)
+    return benchmark("plain_student")
+
+
+def benchmark(name):
+    """A module of benchmarks/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -127,3 +131,15 @@ def test_steps_equal_dav_on_the_same_weights_and_views(plain, tmp_path, monkeypa
             # Later a median may be another pixel's by a rounding, and its gradient with it.
             limit = 1e-4 if name != "grad_norm" else 2e-2 if number else 1e-3
             assert error < limit, (number, name)
+
+
+def test_the_share_of_waiting_is_of_the_time_of_the_second_half():
+    benchmark("train_step_runtimes")  # which the other imports from its own folder
+    rows = [
+        {"images_per_s": 1.0, "data_wait": 0.9},
+        {"images_per_s": 1.0, "data_wait": 0.9},
+        {"images_per_s": 2.0, "data_wait": 0.5},
+        {"images_per_s": 6.0, "data_wait": 0.0},
+    ]
+    share = benchmark("train_step").waited_share(rows)
+    assert share == pytest.approx(0.25 / (1 / 2 + 1 / 6))
