@@ -1,13 +1,13 @@
 """The part `traffic` of benchmarks/scaling.py: what the compiled training step sends.
 
-Formulas, for parameters of S bytes split over `fsdp` devices and R bytes that are whole, in a step
-of P passes with gradients (labelled and unlabelled images), over n devices:
+Formulas, for parameters of S bytes split over `fsdp` devices and R bytes that are whole, over n
+devices:
 
 needed   what must be sent: traffic.expected_sent_bytes.
-CPU      what XLA's CPU compiler makes of the step at most. It adds up each pass's gradients by
-         itself, as all-reduces over the whole arrays, of which a device then keeps its part; split
-         weights it gathers for the forward passes once and for each backward pass again, those of
-         the frozen encoder once. (For TPU it joins the passes, scatters, and gathers once.)
+CPU      what XLA's CPU compiler makes of the step at most. It adds up gradients as all-reduces over
+         the whole arrays, of which a device then keeps its part; split weights it gathers for the
+         forward pass and again for the backward pass, those of the frozen encoder once. (For TPU
+         it scatters.)
 CutMix   each device's last image goes to the next one: three channels and a target in float32, and
          which pixels are valid; whatever the number of devices.
 """
@@ -26,7 +26,6 @@ TINY = Architecture(64, 4, 2, (0, 1, 2, 3), 16, (8, 16, 32, 64), position_grid=4
 CROP_PX = {"tiny": (28, 42), "mini": (168, 224)}
 MIN_SHARDED = {"tiny": 1000, "mini": 2**14}  # elements; most of these networks' weights
 LABELLED, UNLABELLED = 1, 2  # images of each device
-PASSES = 2
 
 
 def measure(devices, fsdps, sizes):
@@ -95,9 +94,8 @@ def collectives(size, devices, fsdp, *options):
 def cpu_bytes(split, whole, frozen, *, data, fsdp):
     """The formula `CPU` above; `frozen` are the split bytes of the frozen encoder."""
     reduced, gathered = traffic.SENT["all-reduce"], traffic.SENT["all-gather"]
-    sent = PASSES * whole * reduced(data * fsdp)
-    sent += PASSES * split * (reduced(fsdp) + reduced(data) / fsdp)
-    return sent + ((1 + PASSES) * split + frozen) * gathered(fsdp)
+    sent = whole * reduced(data * fsdp) + split * (reduced(fsdp) + reduced(data) / fsdp)
+    return sent + (2 * split + frozen) * gathered(fsdp)
 
 
 def cutmix_bytes(crop_px):

@@ -10,7 +10,6 @@ with clipping and the check for finite values.
 
 import contextlib
 import statistics
-import types
 
 import train_step_runtimes
 
@@ -89,6 +88,7 @@ def make_step(config, case):
 def make_parts(config, case):
     """{name: a function that runs the part and waits for it}."""
     import jax
+    import jax.numpy as jnp
 
     from dav import recipe, recipe_network, recipe_update
     from dav import step as steps
@@ -104,7 +104,7 @@ def make_parts(config, case):
     state = jax.jit(lambda: steps.init_state(key, model=model, update=update, crop_px=crop_px))()
     params = state.params
     asked = jax.jit(lambda batch: steps.ask(batch, 0, 0, objective))(batch)
-    images = {kind: part["image"] for kind, part in asked.items()}
+    images = jnp.concatenate([part["image"] for part in asked.values()])
 
     def encode(params, image):
         return encoder.apply({"params": params}, image)
@@ -112,43 +112,39 @@ def make_parts(config, case):
     def decode(params, taps):
         return decoder.apply({"params": params}, taps)
 
-    taps = {kind: jax.jit(encode)(params["encoder"], image) for kind, image in images.items()}
-    maps = {kind: jax.jit(decode)(params["decoder"], x) for kind, x in taps.items()}
-    found = {kind: (maps[kind], taps[kind][-1]) for kind in taps}
-    given = {kind: part | {"image": None} for kind, part in asked.items()}
-    given["unlabelled"]["frozen"] = taps["unlabelled"][-1]
+    taps = jax.jit(encode)(params["encoder"], images)
+    maps = jax.jit(decode)(params["decoder"], taps)
+    ends = {"labelled": slice(case["labelled"]), "unlabelled": slice(case["labelled"], None)}
+    answers = {kind: (maps[at], taps[-1][at]) for kind, at in ends.items()}
+    asked["unlabelled"]["frozen"] = answers["unlabelled"][1]
+    unlabelled = asked["unlabelled"]["image"]
     jitted = {
-        "encoder": (jax.grad(mean_over_kinds(encode)), params["encoder"], images),
-        "decoder": (jax.grad(mean_over_kinds(decode), argnums=(0, 1)), params["decoder"], taps),
-        "frozen encoder": (lambda p, x: encode(p, x)[-1], params["encoder"], images["unlabelled"]),
-        "losses": (jax.grad(loss_of_maps(objective)), found, given),
+        "encoder": (jax.grad(mean_of(encode)), params["encoder"], images),
+        "decoder": (jax.grad(mean_of(decode), argnums=(0, 1)), params["decoder"], taps),
+        "frozen encoder": (lambda p, x: encode(p, x)[-1], params["encoder"], unlabelled),
+        "losses": (jax.grad(loss_of(objective)), answers, asked),
         "perturbations": (lambda batch: steps.ask(batch, 0, 0, objective), batch),
     }
     parts = {name: waiting(jax.jit(run), inputs) for name, (run, *inputs) in jitted.items()}
     return parts | {"optimiser": make_update_part(steps, state, update)}
 
 
-def mean_over_kinds(function):
-    """(parameters, inputs by kind) → the mean of all that a function of one input gives."""
+def mean_of(function):
+    """(parameters, input) → the mean of all that a function of them gives."""
     import jax
 
-    def total(params, inputs):
-        outputs = [function(params, x) for x in inputs.values()]
-        return sum(leaf.mean() for leaf in jax.tree.leaves(outputs))
+    def mean(params, x):
+        return sum(leaf.mean() for leaf in jax.tree.leaves(function(params, x)))
 
-    return total
+    return mean
 
 
-def loss_of_maps(objective):
-    """(maps and tokens by kind, what is asked) → the step's own loss, around a model that gives
-    back what it is given."""
+def loss_of(objective):
+    """(maps and tokens by kind, what is asked) → the step's own loss."""
     from dav import step as steps
 
-    model = types.SimpleNamespace(apply=lambda found, kind: found["params"][kind])
-
-    def loss(found, asked):
-        asked = {kind: part | {"image": kind} for kind, part in asked.items()}
-        sums, counts = steps.measure_terms(found, asked, model=model, objective=objective)
+    def loss(answers, asked):
+        sums, counts = steps.measure_terms(answers, asked, objective=objective)
         return steps.total_loss(sums, counts, objective)
 
     return loss

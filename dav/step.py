@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from dav.models.depth_anything import normalise
+from dav.models.placement import join_batches, part_batches
 from dav.models.vit import PATCH_PX
 from dav.objectives.affine_invariant import affine_invariant
 from dav.objectives.cutmix import cutmix_loss, draw_masks, mix, neighbour
@@ -92,7 +93,10 @@ def train_step(state, frozen, batch, *, model, encoder, update, seed, objective)
     of the whole and by group, and how many updates were left out. An update is left out, and the
     step counted, where loss or gradient are not finite.
     """
-    terms = functools.partial(measure_terms, model=model, objective=objective)
+
+    def terms(params, asked):
+        return measure_terms(answer(params, asked, model=model), asked, objective=objective)
+
     parts = split(ask(batch, seed, state.step, objective), update.accumulate)
     if "unlabelled" in batch and objective.align_features:
         look = functools.partial(encoder.apply, {"params": frozen})
@@ -140,26 +144,35 @@ def one_by_one(function, parts):
     return jax.lax.map(function, parts)
 
 
-def measure_terms(params, part, *, model, objective):
+def answer(params, asked, *, model):
+    """{kind: (disparity, tokens)}: what the network says to what it is asked.
+
+    Labelled and unlabelled images pass through it together, so that each weight has one gradient:
+    one product, and on a mesh one sum over all devices.
+    """
+    images = [part["image"] for part in asked.values()]
+    sizes = [x.shape[0] for x in images]
+    whole = model.apply({"params": params}, join_batches(images))
+    return dict(zip(asked, zip(*(part_batches(x, sizes) for x in whole), strict=True), strict=True))
+
+
+def measure_terms(answers, asked, *, objective):
     """Sums and counts of every term over one part of a batch: two dicts of float32 []."""
     found = {}
-    if "labelled" in part:
-        labelled = part["labelled"]
-        disparity, _ = model.apply({"params": params}, labelled["image"])
-        maps = (disparity, labelled["disparity"], labelled["valid"])
+    if "labelled" in asked:
+        part = asked["labelled"]
+        maps = (answers["labelled"][0], part["disparity"], part["valid"])
         found["labelled"] = affine_invariant(*maps)
         if objective.gradient_weight:
             found["gradients"] = gradient_matching(*maps)
-    if "unlabelled" in part:
-        unlabelled = part["unlabelled"]
-        disparity, tokens = model.apply({"params": params}, unlabelled["image"])
+    if "unlabelled" in asked:
+        part = asked["unlabelled"]
+        disparity, tokens = answers["unlabelled"]
         names = ("disparity", "valid", "other_disparity", "other_valid", "masks")
-        targets = (unlabelled[name] for name in names)
+        targets = (part[name] for name in names)
         found["unlabelled"] = cutmix_loss(disparity, *targets, trim=objective.trim)
         if objective.align_features:
-            found["features"] = feature_alignment(
-                tokens, unlabelled["frozen"], margin=objective.margin
-            )
+            found["features"] = feature_alignment(tokens, part["frozen"], margin=objective.margin)
     sums, counts = ({name: pair[i] for name, pair in found.items()} for i in (0, 1))
     return sums, counts
 

@@ -154,11 +154,11 @@ def estimate(config, trainer):
 
 def expected_sent(config, trainer):
     """What a chip must send in a step, in bytes, by traffic.expected_sent_bytes: weights and their
-    gradients in bfloat16, for each kind of images by itself."""
+    gradients in bfloat16."""
     from dav.runtime import traffic
 
     half = [size // 2 for size in traffic.parameter_bytes(trainer.shapes.params)]
-    return len(config.batch) * traffic.expected_sent_bytes(*half, **trainer.mesh.shape)
+    return traffic.expected_sent_bytes(*half, **trainer.mesh.shape)
 
 
 def page(rows):
@@ -222,12 +222,11 @@ Images are those on one chip, labelled + unlabelled. Needed: state, frozen encod
 temporaries and program of one chip. Estimate: what `--job=plan` reckons without compiling. Sent: by
 each chip in a step of the smallest batch, for weights and gradients; and its ratio to the formula
 (`expected_sent_bytes` in `dav/runtime/traffic.py`), with gradients summed in bfloat16, as the
-matrix products give them, separately for labelled and unlabelled images. Crops of 518×518 in
-bfloat16, nothing recomputed, no accumulation; `--config.accumulate`, `--config.model.remat` and
-`--config.mesh.fsdp` make room for more. To compile in a third of the time, what the compiler does
-for speed alone is switched off (`QUICK_COMPILATION` in `dav/runtime/topology.py`): temporaries and
-traffic are the same, checked on the student of ViT-S, and the program is counted twice, as large as
-it gets when compiled in full.
+matrix products give them. Crops of 518×518 in bfloat16, nothing recomputed, no accumulation;
+`--config.accumulate`, `--config.model.remat` and `--config.mesh.fsdp` make room for more. To
+compile in a third of the time, what the compiler does for speed alone is switched off
+(`QUICK_COMPILATION` in `dav/runtime/topology.py`): temporaries and traffic are the same, checked on
+the student of ViT-S, and the program is counted twice, as large as it gets when compiled in full.
 
 | {" | ".join(TITLES)} |
 |{"---|" * len(TITLES)}"""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from conftest import ROOT
 
-from dav.models.placement import split_batch
+from dav.models.placement import join_batches, part_batches, split_batch
 from dav.runtime.traffic import Collective
 
 FSDP = 2
@@ -19,6 +19,37 @@ def test_without_a_mesh_nothing_happens():
     x = jnp.ones((4, 3))
     assert split_batch(x) is x
     assert "sharding" not in str(jax.make_jaxpr(split_batch)(x))
+
+
+def test_without_a_mesh_batches_are_joined_one_behind_the_other():
+    batches = [jnp.arange(6.0).reshape(2, 3), jnp.arange(9.0).reshape(3, 3)]
+    joined = join_batches(batches)
+    assert (joined == jnp.concatenate(batches)).all()
+    for part, batch in zip(part_batches(joined, (2, 3)), batches, strict=True):
+        assert (part == batch).all()
+
+
+def joined_on_four_devices(environment, *sizes):
+    """What tests/models/joined_batches.py tells."""
+    done = subprocess.run(
+        [sys.executable, "tests/models/joined_batches.py", "4", *map(str, sizes)],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_device_keeps_its_share_of_each_batch_that_is_joined(environment):
+    told = joined_on_four_devices(environment, 4, 8)
+    assert told == {"same": [True, True], "split": True, "first": [0, 100, 101], "sent": []}
+
+
+def test_batches_that_do_not_divide_are_joined_all_the_same(environment):
+    told = joined_on_four_devices(environment, 3, 8)
+    assert told["same"] == [True, True]
 
 
 @pytest.fixture(scope="module")
