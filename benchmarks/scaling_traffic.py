@@ -51,7 +51,7 @@ def row(size, devices, fsdp):
     begin = time.monotonic()
     trainer, found = collectives(size, devices, fsdp)
     sent = {kind: bytes_ / 1e6 for kind, (_, bytes_) in traffic.sent_by_kind(found).items()}
-    weights = sum(sent.values()) - sent.get("collective-permute", 0.0)
+    weights = traffic.sent_for_weights(sent)
     mesh = {"data": devices // fsdp, "fsdp": fsdp}
     split, whole = traffic.parameter_bytes(trainer.shapes.params)
     frozen, _ = traffic.parameter_bytes(trainer.shapes.params["encoder"])

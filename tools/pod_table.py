@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 RECIPES = ("student:vits", "student:vitb", "student:vitl", "teacher:vitl", "teacher:v2")
 RECIPES += ("student:v2-vits", "student:v2-vitb", "student:v2-vitl", "teacher:vits", "teacher:vitb")
 PODS = ("v5e:16x16", "v5p:4x4x4", "v6e:8x8")
@@ -102,7 +103,6 @@ def guess_times(known):
 
 def compile_one(*, recipe, pod, times, fsdp):
     """One compilation in this process → the row of the table."""
-    sys.path.insert(0, str(ROOT))
     from dav.runtime import topology
 
     topology.prepare_environment()
@@ -190,9 +190,11 @@ def line_of(known):
 
 def traffic_of(row):
     """Cells: what a chip sends for weights and gradients, and its ratio to the formula."""
+    from dav.runtime import traffic
+
     if not row["fits"]:
         return ["–", "–"]
-    sent = sum(size for kind, size in row["sent_bytes"].items() if kind != "collective-permute")
+    sent = traffic.sent_for_weights(row["sent_bytes"])
     return [f"{sent / 1e6:,.0f} MB", f"{sent / row['expected_sent_bytes']:.2f}"]
 
 

@@ -119,6 +119,12 @@ def sent_by_kind(found):
     return table
 
 
+def sent_for_weights(sent):
+    """Of a step's {kind: bytes}, those for weights and gradients: all but what goes from device to
+    device, images for CutMix."""
+    return sum(size for kind, size in sent.items() if kind != "collective-permute")
+
+
 def parameter_bytes(shapes):
     """Bytes of the parameters that are split, and of the others; shapes: ShapeDtypeStructs."""
     split = whole = 0
