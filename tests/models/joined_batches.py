@@ -13,13 +13,14 @@ import sys
 
 import jax
 import numpy as np
+from simulated import simulate_devices
 
 from dav.models.placement import join_batches, part_batches
 from dav.runtime import parallel, traffic
 
 
 def main(devices, *sizes):
-    jax.config.update("jax_num_cpu_devices", devices)
+    simulate_devices(devices)
     mesh = parallel.make_mesh(fsdp=2, devices=jax.devices())
     sharding = parallel.batch_sharding(mesh)
     batches = [100 * b + np.arange(size, dtype=np.float32) for b, size in enumerate(sizes)]

@@ -34,7 +34,7 @@ def joined_on_four_devices(environment, *sizes):
     done = subprocess.run(
         [sys.executable, "tests/models/joined_batches.py", "4", *map(str, sizes)],
         cwd=ROOT,
-        env=environment | {"PYTHONPATH": str(ROOT)},
+        env=environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
     )
