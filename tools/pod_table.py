@@ -4,9 +4,9 @@
                               [--tries=4] [--out=benchmarks/results/pods.json] [--docs=FILE.md]
 
 Needs the extra `tpu`, no TPU. Each step is compiled in a process of its own, with as few images on
-a chip as the recipe's kinds allow, then with more, to find the most that fit: the next number is
-guessed from what was needed so far, and no pair of numbers that fit and do not is compiled twice.
---tries is how often at most; 1 leaves out the search. What stands in --out is not compiled again.
+a chip as the recipe's kinds allow, then with more, to find the most that fit: exactly below 40
+times the smallest batch, above to a twentieth. --tries is how often at most, 1 leaves out the
+search. What stands in --out is not compiled again.
 --recipes= with no name: none is compiled, the page is written from what is there.
 """
 
@@ -23,6 +23,7 @@ RECIPES += ("student:v2-vits", "student:v2-vitb", "student:v2-vitl", "teacher:vi
 PODS = ("v5e:16x16", "v5p:4x4x4", "v6e:8x8")
 # Chips that share the weights, where a chip alone cannot hold them beside an image's activations.
 FSDP = {("teacher:v2", "v5e:16x16"): 16, ("teacher:v2", "v6e:8x8"): 8}
+TOLERANCE = 20  # The search ends where the next number tried would be less than a 20th more.
 GIB = 2**30
 
 
@@ -77,14 +78,14 @@ def next_times(known):
     """By what the smallest batch is multiplied next; None once the most that fits is known."""
     if not known:
         return 1
-    fitting = [row["times"] for row in known if row["fits"]]
-    failing = [row["times"] for row in known if not row["fits"]]
-    most, least = max(fitting, default=0), min(failing, default=None)
-    if least is not None and least - most <= 1:
+    most = max((row["times"] for row in known if row["fits"]), default=0)
+    least = min((row["times"] for row in known if not row["fits"]), default=None)
+    if least is None:
+        # Near a chip's limit the compiler recomputes, and more fit than memory grows by in a line.
+        return max(guess_times(known), most + max(1, most // 8))
+    if least - most <= max(1, most // TOLERANCE):
         return None
-    guess = guess_times(known)
-    # Between what fits and what does not; beyond all that fits, at least one more.
-    return max(most + 1, guess if least is None else min(guess, least - 1))
+    return (most + least) // 2
 
 
 def guess_times(known):
@@ -174,7 +175,8 @@ def page(rows):
 def line_of(known):
     first = known[0]
     most = max((row for row in known if row["fits"]), key=lambda row: row["times"], default=None)
-    least = min((row["times"] for row in known if not row["fits"]), default=None)
+    failing = [row for row in known if not row["fits"]]
+    least = min(failing, key=lambda row: row["times"], default=None)
     cells = [first["recipe"], f"{first['pod']} ({first['chips']})", str(first["fsdp"])]
     cells += [images_of(first), gib(first["needed_bytes"]), gib(first["estimated_bytes"])]
     cells += traffic_of(first)
@@ -183,7 +185,7 @@ def line_of(known):
     elif len(known) == 1:
         cells += ["not searched", ""]
     else:
-        bound = "more not tried" if least is None else f"{least * per_chip(first)} do not fit"
+        bound = "more not tried" if least is None else f"{images_of(least)} do not fit"
         cells += [f"{images_of(most)}; {bound}", gib(most["needed_bytes"])]
     return f"| {' | '.join([*cells, gib(first['limit_bytes'])])} |"
 
@@ -196,11 +198,6 @@ def traffic_of(row):
         return ["–", "–"]
     sent = traffic.sent_for_weights(row["sent_bytes"])
     return [f"{sent / 1e6:,.0f} MB", f"{sent / row['expected_sent_bytes']:.2f}"]
-
-
-def per_chip(row):
-    """Images on a chip in the smallest batch."""
-    return sum(row["batch"].values()) // row["chips"] // row["times"]
 
 
 def images_of(row):
