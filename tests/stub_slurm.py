@@ -5,7 +5,7 @@
     python tests/stub_slurm.py scontrol requeue JOB
 
 sbatch reads the script's #SBATCH lines, under the options of its own command line, and runs it
-until it ends without having been requeued. STUB_SLURM holds its files: `srun` and `scontrol`, for
+until it ends without having been requeued; of an array, one task. STUB_SLURM holds its files: `srun` and `scontrol`, for
 PATH, `job` with the job's number, and `pids` of the running tasks. A file `time_limit` there makes
 it send --signal as Slurm does, to the tasks or with B: to the script, at once.
 """
@@ -45,6 +45,9 @@ def sbatch(arguments):
         "SLURM_PROCID": "0",
         "SLURM_LOCALID": "0",
     }
+    if "array" in options:  # the task whose own number, with Slurm too, is that of the whole array
+        environ["SLURM_ARRAY_JOB_ID"] = environ["SLURM_JOB_ID"]
+        environ["SLURM_ARRAY_TASK_ID"] = options["array"].rpartition("-")[2]
     assert "requeue" in options and options["open-mode"] == "append"
     for restart in range(5):
         if restart:
@@ -94,8 +97,11 @@ def srun(arguments):
 
 
 def scontrol(arguments):
-    """Marks the job for another run."""
-    assert arguments == ["requeue", os.environ["SLURM_JOB_ID"]]
+    """Marks the job for another run; of an array, the number alone would mean all of its tasks."""
+    number = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_TASK_ID" in os.environ:
+        number += f"_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    assert arguments == ["requeue", number], arguments
     (folder() / "requeued").touch()
     return 0
 
