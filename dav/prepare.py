@@ -11,7 +11,7 @@ continues.
     --quality=95         of the JPEGs that are written
     --processes=N        that share the work; all cores by default
     --skip_broken        list broken labelled examples in the report instead of stopping
-    --beam               build with Apache Beam (pip install 'dav[beam]'); what follows -- is for
+    --beam               build with Apache Beam (pip install -e '.[beam]'); what follows -- is for
                          its runner, as in: --beam -- --runner=FlinkRunner --parallelism=64
     --list               print the data sets that dav can build, and stop
 

@@ -8,7 +8,7 @@ pixel. Then prepare it with the masks:
     python -m dav.data.prepare NAME --raw=DIR --out=ROOT --sky=MASKS
 
 Each mask is MASKS/ID.png, 255 in the sky, 0 elsewhere. Images that cannot be decoded are named and
-left out. Stopped at any time, the same command continues. Needs pip install 'dav[sky]'.
+left out. Stopped at any time, the same command continues. Needs pip install -e '.[sky]'.
 
     --model=SPEC       a SegFormer with a class named sky: a folder of transformers, or its name on
                        the Hugging Face hub (nvidia/segformer-b5-finetuned-ade-640-640)

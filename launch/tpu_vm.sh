@@ -5,7 +5,8 @@
 # Asks for the TPU if there is none, waits for it, starts the command in the same container on every
 # host, and looks after it: asks for a new TPU when this one was preempted, starts the command again
 # after exit code 75 or a crash, stops after 0, 2 and 65. Interrupted, it leaves the TPU at work; the
-# same command goes on looking after it. When all is done:
+# same command goes on looking after it. gcloud wants the key for ssh in an agent (docs/scale.md). When
+# all is done:
 #     launch/tpu_vm.sh delete
 set -uo pipefail
 
@@ -19,17 +20,44 @@ SPOT=${SPOT---spot}                                 # empty: on demand
 IMAGE=${IMAGE:-us-west4-docker.pkg.dev/my-project/dav/dav}
 DISK=${DISK:-10.0.0.2:/dav}                         # NFS (Filestore), seen as /dav by all hosts
 MAX_RESTARTS=${MAX_RESTARTS:-100}
+MAX_FAILURES=${MAX_FAILURES:-10}                    # in a row, to be given a TPU or to start on it
 POLL_S=${POLL_S:-60}
 
 at=(--project="$PROJECT" --zone="$ZONE")
 
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+failures=0 # in a row
+
+# Prints a field of the queued resource.
+describe() {
+    gcloud compute tpus queued-resources describe "$NAME" "${at[@]}" --format="value($1)" 2>"$errors"
+}
+
+# Prints its state, or NONE where there is none, or UNKNOWN where nobody knows.
 state() {
-    gcloud compute tpus queued-resources describe "$NAME" "${at[@]}" \
-        --format='value(state.state)' 2>/dev/null
+    describe state.state && return
+    grep -q NOT_FOUND "$errors" && echo NONE && return
+    cat "$errors" >&2
+    echo UNKNOWN
+}
+
+create() {
+    # shellcheck disable=SC2086 # empty: no flag
+    gcloud compute tpus queued-resources create "$NAME" "${at[@]}" --node-id="$NAME" \
+        --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME" $SPOT \
+        --scopes=https://www.googleapis.com/auth/cloud-platform
 }
 
 delete() {
     gcloud compute tpus queued-resources delete "$NAME" "${at[@]}" --force --quiet
+}
+
+# After what may be better next time, but not for ever.
+wait_or_give_up() {
+    failures=$((failures + 1))
+    [ "$failures" -lt "$MAX_FAILURES" ] || { echo "failed $failures times in a row: giving up"; exit 1; }
+    sleep "$POLL_S"
 }
 
 # Returns when the TPU is there.
@@ -39,13 +67,13 @@ acquire() {
         now=$(state)
         case $now in
         ACTIVE) return ;;
-        '')
-            # shellcheck disable=SC2086 # empty: no flag
-            gcloud compute tpus queued-resources create "$NAME" "${at[@]}" --node-id="$NAME" \
-                --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME" $SPOT \
-                --scopes=https://www.googleapis.com/auth/cloud-platform || exit 1
+        NONE) create || wait_or_give_up ;;
+        SUSPENDED) delete || wait_or_give_up ;; # taken away
+        FAILED)
+            echo "TPU $NAME is not given: $(describe state.failedData.error.message)"
+            delete
+            wait_or_give_up
             ;;
-        FAILED | SUSPENDED) delete || exit 1 ;;
         *)
             echo "TPU $NAME: $now"
             sleep "$POLL_S"
@@ -59,34 +87,51 @@ everywhere() {
     gcloud compute tpus tpu-vm ssh "$NAME" "${at[@]}" --worker=all --quiet --command="$1"
 }
 
+# Starts the command on the hosts where it, or another, is not at work yet.
 begin() {
     everywhere "set -e
-        mountpoint -q /dav || { sudo apt-get install -y nfs-common; sudo mkdir -p /dav; sudo mount $DISK /dav; }
-        sudo docker inspect dav >/dev/null 2>&1 && exit 0
+        mountpoint -q /dav || {
+            command -v mount.nfs >/dev/null || {
+                sudo apt-get -qq -o DPkg::Lock::Timeout=300 update
+                sudo apt-get -qq -o DPkg::Lock::Timeout=300 install -y nfs-common
+            }
+            sudo mkdir -p /dav
+            sudo mount $DISK /dav
+        }
+        case \$(sudo docker inspect --format '{{.Config.Labels.command}} {{.State.Running}}' dav 2>/dev/null) in
+        '') ;;
+        '$label '* | *' true') exit 0 ;;
+        *) sudo docker rm dav >/dev/null ;;
+        esac
+        echo always | sudo tee /sys/kernel/mm/transparent_hugepage/enabled >/dev/null
         sudo gcloud auth configure-docker --quiet ${IMAGE%%/*}
-        sudo docker run --detach --name=dav --privileged --net=host --shm-size=64g \
-            --stop-timeout=60 --volume=/dav:/dav $IMAGE $*"
+        sudo docker run --detach --name=dav --label=command=$label --pull=always --privileged \
+            --net=host --shm-size=64g --stop-timeout=60 --volume=/dav:/dav $IMAGE $command"
 }
 
-# One word per host: `running`, or its exit code. Fails unless all answer.
+# One word per host: `running`, its exit code, `none` if there is nothing, `other` if it is another
+# command's.
 codes() {
     everywhere "echo dav-code \$(sudo docker inspect --format \
-        '{{if .State.Running}}running{{else}}{{.State.ExitCode}}{{end}}' dav)" |
-        sed -n 's/^dav-code //p'
+        '{{.Config.Labels.command}} {{if .State.Running}}running{{else}}{{.State.ExitCode}}{{end}}' \
+        dav 2>/dev/null || echo $label none)" |
+        sed -n "s/^dav-code $label //p; s/^dav-code .* .*/other/p"
 }
 
 if [ "${1:-}" = delete ]; then
     delete
     exit
 fi
-[ $# -gt 0 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -gt 0 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 command=$(printf '%q ' "$@")
+label=$(cksum <<<"$command" | cut -d ' ' -f 1)
 restarts=0
 while true; do
     acquire
-    begin "$command" || { [ "$(state)" = ACTIVE ] && sleep "$POLL_S"; continue; }
+    begin || { [ "$(state)" != ACTIVE ] || wait_or_give_up; continue; }
     while found=$(codes) || found=''; do
         [[ $found == *running* ]] || break
+        failures=0
         sleep "$POLL_S"
     done
     if [ -z "$found" ] || [ "$(state)" != ACTIVE ]; then
@@ -94,6 +139,9 @@ while true; do
         sleep "$POLL_S"
         continue
     fi
+    grep -qx other <<<"$found" && { echo "TPU $NAME is at work on another command: let it finish, or: $0 delete"; exit 2; }
+    grep -qvx none <<<"$found" || { echo "nothing was started on TPU $NAME"; wait_or_give_up; continue; }
+    failures=0
     everywhere 'sudo docker logs --tail 20 dav; sudo docker rm dav >/dev/null'
     grep -qvx 0 <<<"$found" || { echo "done"; exit 0; }
     grep -qx 2 <<<"$found" && { echo "wrong command or config: not started again"; exit 2; }

@@ -5,7 +5,8 @@
 STUB_GCLOUD holds its files: `log` of all gcloud commands, `state` of the queued resource, and a
 folder for each of its two hosts. A container runs its command at once and to its end; the file
 `codes` has its exit codes, attempt by attempt, as `HOST0 HOST1`; `taken` in place of a pair takes
-the TPU away during that attempt.
+the TPU away during that attempt; a host's `none` means that its container was not made. The files
+`unanswered`, `denied` and `deaf` say how often describe fails, a TPU is not given, and ssh fails.
 """
 
 import os
@@ -30,9 +31,25 @@ def gcloud(arguments):
     )
 
 
+def times_left(name):
+    """Whether this is one of the times that a file speaks of; counts it."""
+    path = ROOT / name
+    left = int(path.read_text()) if path.exists() else 0
+    path.write_text(str(max(left - 1, 0)))
+    return left > 0
+
+
 def describe(arguments):
-    """Prints the state, which moves on by itself."""
+    """Prints the state, which moves on by itself, or why there is no TPU."""
+    if "--format=value(state.failedData.error.message)" in arguments:
+        print("no quota for that")
+        return 0
+    assert "--format=value(state.state)" in arguments
+    if times_left("unanswered"):
+        print("ERROR: There was a problem refreshing your current auth tokens", file=sys.stderr)
+        return 1
     if not STATE.exists():
+        print("ERROR: (gcloud…describe) NOT_FOUND: Resource was not found", file=sys.stderr)
         return 1
     now = STATE.read_text()
     print(now)
@@ -44,8 +61,10 @@ def describe(arguments):
 def create(arguments):
     needed = ("--node-id", "--accelerator-type", "--runtime-version", "--scopes", "--spot")
     assert all(any(a.startswith(name) for a in arguments) for name in needed)
-    assert not STATE.exists()
-    STATE.write_text("WAITING_FOR_RESOURCES")
+    if STATE.exists():
+        print("ERROR: (gcloud…create) ALREADY_EXISTS", file=sys.stderr)
+        return 1
+    STATE.write_text("FAILED" if times_left("denied") else "WAITING_FOR_RESOURCES")
     for host in HOSTS:
         (ROOT / host).mkdir()
     return 0
@@ -62,7 +81,7 @@ def delete(arguments):
 def ssh(arguments):
     """Runs the command on every host; its exit code says nothing of theirs."""
     assert "--worker=all" in arguments
-    if STATE.read_text() != "ACTIVE":
+    if STATE.read_text() != "ACTIVE" or times_left("deaf"):
         return 255
     command = next(a for a in arguments if a.startswith("--command=")).partition("=")[2]
     for host in HOSTS:
@@ -73,19 +92,31 @@ def ssh(arguments):
 def docker(arguments):
     """One container: `run` to its end, its exit code from the plan; inspect, logs, rm."""
     host = ROOT / os.environ["STUB_HOST"]
-    container = host / "container"
+    container = host / "container"  # what its command is called, and its exit code
     if arguments[0] == "run":
         image = next(i for i, a in enumerate(arguments) if "pkg.dev" in a)
-        assert {"--privileged", "--net=host", "--detach"} <= set(arguments[:image])
+        needed = {"--privileged", "--net=host", "--detach", "--pull=always"}
+        assert needed <= set(arguments[:image])
+        [label] = [a for a in arguments[:image] if a.startswith("--label=command=")]
         (host / "command").write_text("\n".join(arguments[image + 1 :]))
-        container.write_text(code_of_this_attempt(host))
+        if (code := code_of_this_attempt(host)) != "none":
+            container.write_text(f"{label.rpartition('=')[2]} {code}")
     elif not container.exists():
         return 1
-    elif arguments[0] == "inspect" and "--format" in arguments:
-        print(container.read_text())
+    elif arguments[0] == "inspect":
+        print(shown(arguments[arguments.index("--format") + 1], *container.read_text().split()))
     elif arguments[0] == "rm":
         container.unlink()
     return 0
+
+
+def shown(form, label, code):
+    """docker's template language, as far as it goes here."""
+    form = form.replace("{{if .State.Running}}running{{else}}{{.State.ExitCode}}{{end}}", code)
+    form = form.replace("{{.State.Running}}", "true" if code == "running" else "false")
+    form = form.replace("{{.Config.Labels.command}}", label)
+    assert "{{" not in form
+    return form
 
 
 def code_of_this_attempt(host):

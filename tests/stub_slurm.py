@@ -5,9 +5,9 @@
     python tests/stub_slurm.py scontrol requeue JOB
 
 sbatch reads the script's #SBATCH lines, under the options of its own command line, and runs it
-until it ends without having been requeued; of an array, one task. STUB_SLURM holds its files: `srun` and `scontrol`, for
-PATH, `job` with the job's number, and `pids` of the running tasks. A file `time_limit` there makes
-it send --signal as Slurm does, to the tasks or with B: to the script, at once.
+(of an array, one task) until it ends without having been requeued. STUB_SLURM holds its files:
+`srun` and `scontrol`, for PATH, `job` with the job's number, and `pids` of the running tasks. A
+file `time_limit` there makes it send --signal as Slurm does, to the tasks or with B: to the script.
 """
 
 import os

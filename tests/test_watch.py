@@ -299,7 +299,7 @@ def test_only_the_first_process_writes(run, monkeypatch, capsys):
 )
 def test_a_board_without_its_extra_is_refused_before_training(run, monkeypatch, option, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=r"pip install 'dav\[(tensorboard|wandb)\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[(tensorboard|wandb)\]'"):
         run(f"--config.{option}")
 
 

@@ -21,7 +21,7 @@ def run(work, tell, *, beam_options=()):
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
-        raise ConfigError("--beam needs Apache Beam: pip install 'dav[beam]'") from None
+        raise ConfigError("--beam needs Apache Beam: pip install -e '.[beam]'") from None
     if not work:
         return
     for shard in work:

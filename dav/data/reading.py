@@ -69,7 +69,7 @@ def kind_of(content):
 
 def needs(library):
     """The error for a reader whose library is not installed."""
-    return DavError(f"that takes {library}, which is not installed: pip install 'dav[data]'")
+    return DavError(f"that takes {library}, which is not installed: pip install -e '.[data]'")
 
 
 def _reason(error):

@@ -28,7 +28,7 @@ STRIDE_PX = 32  # of the network's coarsest features
 HELD = 64  # images that wait for others of their size to make a batch
 MEAN = np.float32([0.485, 0.456, 0.406])  # of the images that every SegFormer was trained on
 STD = np.float32([0.229, 0.224, 0.225])
-EXTRA = "finding sky needs PyTorch and transformers: pip install 'dav[sky]'"
+EXTRA = "finding sky needs PyTorch and transformers: pip install -e '.[sky]'"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise ConfigError(
-                "config.tensorboard=True needs pip install 'dav[tensorboard]'"
+                "config.tensorboard=True needs pip install -e '.[tensorboard]'"
             ) from None
         # The suffix keeps two starts within one second from writing to one file.
         self._writer = SummaryWriter(
@@ -54,7 +54,7 @@ class WeightsAndBiases:
         try:
             import wandb
         except ImportError:
-            raise ConfigError(f"config.wandb={project!r} needs pip install 'dav[wandb]'") from None
+            raise ConfigError(f"config.wandb={project!r} needs pip install -e '.[wandb]'") from None
         self._wandb = wandb
         try:
             self._run = wandb.init(

@@ -60,7 +60,7 @@ def pod(name):
         import libtpu  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "compiling for a TPU pod needs libtpu: pip install 'dav[tpu]', in an environment of "
+            "compiling for a TPU pod needs libtpu: pip install -e '.[tpu]', in an environment of "
             "its own, for jax on a machine without a TPU starts with complaints where it is"
         ) from None
     from jax.experimental import topologies
