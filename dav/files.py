@@ -1,17 +1,30 @@
 """Small files that survive a kill: written whole or not at all, line by line, with checksums."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
-from dav.errors import DavError
+from dav.errors import ConfigError, DavError
 
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm"}
     | {".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+
+
+def local_path(text):
+    """A path that a user has given, ~ being the home folder. Raises ConfigError for a bucket's
+    address, which would name a folder of this machine here."""
+    if re.match(r"[a-z][a-z0-9+.-]*:/", str(text)):
+        raise ConfigError(
+            f"{text} is no path; mount the bucket (gcsfuse, s3fs, …) and name the folder instead"
+        )
+    return Path(text).expanduser()
 
 
 def write_whole(path, content):
@@ -51,12 +64,20 @@ def read_json(path):
 def hold(file, busy):
     """Locks an open file or folder for this process until it is closed.
 
-    Raises DavError(busy) if another process holds it.
+    Raises DavError(busy) if another process holds it, and DavError where there are no locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise DavError(busy) from None
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        raise DavError(
+            f"{getattr(file, 'name', 'that folder')}: its file system has no locks "
+            f"({error.strerror}), by which processes keep out of each other's way; mount it with "
+            "them (Lustre: -o flock, NFS: version 4)"
+        ) from None
 
 
 def append_line(path, value):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dav.data import label_shards, sources
 from dav.errors import DavError
+from dav.files import local_path
 from dav.runtime import checkpoint, workdir
 from dav.weights import load
 
@@ -64,7 +65,7 @@ def make_paths(config, folder):
 
 
 def _path(path):
-    return Path(path).expanduser().absolute()
+    return local_path(path).absolute()
 
 
 def uses_labels(config):

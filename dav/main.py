@@ -54,9 +54,12 @@ def main(argv):
 def carry_out(argv, usage, work, *, interrupted=INTERRUPTED, **hints):
     """Shows the usage if it is asked for, else does the work; returns the exit code.
 
-    `interrupted` is said at Ctrl-C and SIGTERM; `hints` are those of `explain`.
+    `interrupted` is said at Ctrl-C, SIGTERM and SIGHUP; `hints` are those of `explain`.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from dav.runtime.interrupts import asking
+
+    for number in asking():
+        signal.signal(number, signal.default_int_handler)
     try:
         if {"-h", "--help"} & set(argv[1:]) or len(argv) == 1:
             print(usage)
@@ -282,9 +285,10 @@ def describe(error):
 def fail(message, code):
     """Prints one line to stderr; returns the exit code."""
     from dav.runtime import processes
+    from dav.runtime.terminal import say
 
     # Line and end in one go: several processes may share a terminal.
-    print(f"{processes.name()}: {message}\n", end="", file=sys.stderr, flush=True)
+    say(f"{processes.name()}: {message}\n", sys.stderr)
     return code
 
 

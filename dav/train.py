@@ -5,11 +5,14 @@ saved, so a run that resumes at step k takes batch k, whatever was read ahead be
 many processes share the work then.
 """
 
+import sys
+
 from dav import folders, recipe, recipe_data
 from dav.data import loader, pipeline
 from dav.errors import Stopped
 from dav.runtime import checkpoint, interrupts, memory, parallel, processes, workdir
 from dav.runtime.gathering import AnyProcess, all_or_none, from_first
+from dav.runtime.terminal import say
 from dav.watch import Watch
 
 # Until the buffers of a step have found their places, each place that one had would be kept.
@@ -95,4 +98,4 @@ def run_steps(config, paths, trainer, checkpoints, batches, state, start, asked)
 def tell(text):
     """Prints a line, once for all processes."""
     if processes.is_first():
-        print(text, flush=True)
+        say(f"{text}\n", sys.stdout)

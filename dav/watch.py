@@ -6,6 +6,7 @@ Every process follows every step, so that all of them stop at the same one; proc
 import contextlib
 import json
 import math
+import sys
 import time
 
 import jax
@@ -19,6 +20,7 @@ from dav.runtime import perf, processes
 from dav.runtime.boards import TensorBoard, WeightsAndBiases
 from dav.runtime.goodput import Goodput
 from dav.runtime.telemetry import Interval, MetricsLog, Progress, format_duration
+from dav.runtime.terminal import say
 
 PERCENTILES = ("step_s_p50", "step_s_p95")
 WAIT_SHOWN = 0.03  # share of the time that waiting for data must take to be told on the line
@@ -87,7 +89,8 @@ class Watch:
             board.close(failed=kind is not None)
         if kind is None and self._told > self._start:
             spent = format_duration(time.monotonic() - self._begin)
-            print(f"{self._config.recipe}: {self._told - self._start} steps in {spent}")
+            steps = self._told - self._start
+            say(f"{self._config.recipe}: {steps} steps in {spent}\n", sys.stdout)
 
     @contextlib.contextmanager
     def waiting(self):

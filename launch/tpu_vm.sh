@@ -18,7 +18,7 @@ ACCELERATOR=${ACCELERATOR:-v5litepod-256}           # v5p-128 (64 chips), v6e-64
 RUNTIME=${RUNTIME:-v2-alpha-tpuv5-lite}             # v2-alpha-tpuv5, v2-alpha-tpuv6e …
 SPOT=${SPOT---spot}                                 # empty: on demand
 IMAGE=${IMAGE:-us-west4-docker.pkg.dev/my-project/dav/dav}
-DISK=${DISK:-10.0.0.2:/dav}                         # NFS (Filestore), seen as /dav by all hosts
+DISK=${DISK:-10.0.0.2:/dav}                         # NFS 4 (Filestore), seen as /dav by all hosts
 MAX_RESTARTS=${MAX_RESTARTS:-100}
 MAX_FAILURES=${MAX_FAILURES:-10}                    # in a row, to be given a TPU or to start on it
 POLL_S=${POLL_S:-60}
@@ -96,7 +96,7 @@ begin() {
                 sudo apt-get -qq -o DPkg::Lock::Timeout=300 install -y nfs-common
             }
             sudo mkdir -p /dav
-            sudo mount $DISK /dav
+            sudo mount -o vers=4.1 $DISK /dav
         }
         case \$(sudo docker inspect --format '{{.Config.Labels.command}} {{.State.Running}}' dav 2>/dev/null) in
         '') ;;

@@ -213,9 +213,10 @@ def test_asked_to_stop_it_saves_and_says_so(start, dav, finished, tmp_path, sign
         os.symlink(undisturbed / name, tmp_path / name)
     process = start(*SHORT, f"--workdir={tmp_path}")
     wait_for(lambda: (tmp_path / "metrics.jsonl").exists(), process)
+    process.stdout.close()  # as by a `tee` that has got the same Ctrl-C
     process.send_signal(signal_number)
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 75 and "Traceback" not in err
+    err = process.stderr.read()
+    assert process.wait(timeout=240) == 75 and "Traceback" not in err
     said = [line for line in err.splitlines() if line.startswith("dav: ")]
     assert len(said) == 1 and "saved at step" in said[0]
     step = int(re.search(r"saved at step (\d+)", said[0])[1])

@@ -275,6 +275,25 @@ def test_processes_that_do_not_meet_say_so(too_late):
     assert "within 2 s" in said and said.count("\n") == 1
 
 
+CONNECTS = """
+import ctypes
+from dav.runtime import processes
+with processes._own_last_words("late"):
+    print("connects", flush=True)
+    while True:
+        ctypes.CDLL(None).sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_process_that_is_connecting(spawn, number):
+    """By an exit, not by the signal: that is how the first process of a container can end."""
+    process = spawn("", program=("-c", CONNECTS))
+    process.stdout.readline()
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
+
+
 def test_a_taken_port_is_named():
     with socket.create_server(("", 0)) as other:
         where = f"127.0.0.1:{other.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that a loop can honour between two steps."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request that a loop can honour between two steps."""
 
 import contextlib
 import os
@@ -17,18 +17,28 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request():
-    """Inside, the first Ctrl-C or SIGTERM only sets the request; a second one interrupts."""
+    """Inside, Ctrl-C, SIGTERM and SIGHUP only set the request. Ctrl-C interrupts where it has been
+    set; another SIGTERM does nothing, for schedulers may send it twice (Slurm to a task, and srun
+    what it has got itself)."""
     request = StopRequest()
 
     def ask(number, frame):
-        if request.requested:
+        if request.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        request.requested = True
-        os.write(2, b"stopping after this step; once more to stop at once\n")
+        if not request.requested:
+            request.requested = True
+            with contextlib.suppress(OSError):  # whoever read it has got the same signal
+                os.write(2, b"stopping after this step; Ctrl-C to stop at once\n")
 
-    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in asking()}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def asking():
+    """The signals by which a process is asked to end; SIGHUP unless it is ignored, as by nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *([] if ignored else [signal.SIGHUP]))

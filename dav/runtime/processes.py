@@ -17,6 +17,7 @@ import threading
 import time
 
 from dav.errors import ConfigError, DamagedData, DavError, Stopped
+from dav.runtime import interrupts
 
 CONNECT_S = 300  # hosts of a pod come up minutes apart
 HEARTBEAT_S = 30  # without a sign of life a process counts as lost: well below a minute
@@ -35,7 +36,7 @@ LOSS = re.compile(
 )
 
 _name = "dav"  # of this process, as error messages have it
-_at_abort = []  # what the C library calls must not be collected
+_handlers = []  # what the C library calls must not be collected
 
 
 def start(coordinator="", process_id=None, num_processes=None, *, timeout_s=CONNECT_S):
@@ -222,10 +223,14 @@ def _connect(how, who, where, timeout_s):
 
 @contextlib.contextmanager
 def _own_last_words(text):
-    """Inside, abort() says `text` alone, and Ctrl-C and SIGTERM end the process at once."""
+    """Inside, abort() says `text` alone, and Ctrl-C, SIGTERM and SIGHUP end the process at once.
+
+    As the first process of a container, none is ended by a signal that it does not handle.
+    """
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in signals}
+    before = {number: signal.getsignal(number) for number in interrupts.asking()}
+    for number in before:
+        _handle_in_c(number, lambda number: os._exit(128 + number))
     sys.stderr.flush()
     _say_at_abort(text, stderr)
     os.dup2(null, 2)
@@ -246,13 +251,18 @@ def _say_at_abort(text, stream):
     jaxlib (0.10) gives up a job by abort() and cannot be told to call Python in its place: the
     callback that it takes fails on its own argument, an absl::Status.
     """
-    kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
     def say(number):
         os.write(stream, f"{text}\n".encode())
         os._exit(1)
 
-    _at_abort.append(kind(say))
+    _handle_in_c(signal.SIGABRT, say)
+
+
+def _handle_in_c(number, action):
+    """Has a signal call action(number) at once, even while the main thread is in a library; what
+    signal.signal sets is called only when that has returned."""
+    _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(action))
     library = ctypes.CDLL(None)
     library.signal.restype = ctypes.c_void_p
-    library.signal(ctypes.c_int(signal.SIGABRT), _at_abort[-1])
+    library.signal(ctypes.c_int(number), _handlers[-1])

@@ -7,6 +7,7 @@ import sys
 import time
 
 from dav.files import read_lines, write_whole
+from dav.runtime.terminal import say
 
 POINTS = 20  # that the rate is taken over
 COMPILATION = "/jax/core/compile/backend_compile_duration"  # jax's event for time spent compiling
@@ -151,27 +152,24 @@ class Progress:
     def note(self, text):
         """Prints a line of its own to stderr; on a terminal the live line makes room for it."""
         if self._is_drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            say("\r\x1b[K", self._stream)
             self._is_drawn = False
-        print(text, file=sys.stderr, flush=True)
+        say(f"{text}\n", sys.stderr)
 
     def close(self):
         """Ends the live line."""
         if self._is_drawn:
-            self._stream.write("\n")
-            self._stream.flush()
+            say("\n", self._stream)
             self._is_drawn = False
 
     def _show(self, line, done):
         if self._live:
             width = shutil.get_terminal_size().columns
-            self._stream.write(f"\r\x1b[K{line[: width - 1]}")
+            say(f"\r\x1b[K{line[: width - 1]}", self._stream)
             self._is_drawn = True
         elif done == self.total or done // self.plain_every > self._shown // self.plain_every:
             self._shown = done
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            say(f"{line}\n", self._stream)
 
 
 def format_duration(seconds):
