@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs one command on all hosts of a Cloud TPU until it is done, on TPUs that may be taken away:
-#     launch/tpu_vm.sh python -m dav.main --job=train --config=configs/student.py:vits --workdir=/dav/runs/vits --config.data.root=/dav/data
+#     launch/tpu_vm.sh python -m dav.main --job=train --config=configs/student.py:vits --workdir=/dav/runs/vits --config.data.root=/dav/data --config.teacher_weights=hf:depth-anything/Depth-Anything-V2-Large-hf
 #
 # Asks for the TPU if there is none, waits for it, starts the command in the same container on every
 # host, and looks after it: asks for a new TPU when this one was preempted, starts the command again
