@@ -90,7 +90,8 @@ def measure(case, device, arguments):
         runs = {name: run_alone(name, case, 10 * arguments.turns) for name in arguments.runtimes}
     else:
         runs = run_in_turns(case, arguments.runtimes, arguments.turns)
-    figures = {"case": {k: v for k, v in case.items() if k != "folder"}, "runtimes": {}}
+    figures = {"case": {k: v for k, v in case.items() if k != "folder"}}
+    figures |= {"turns": arguments.turns, "runtimes": {}}
     side = train_step_runtimes.product_side()
     images = case["labelled"] + case["unlabelled"]
     for name, run in runs.items():
