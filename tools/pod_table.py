@@ -78,14 +78,15 @@ def next_times(known):
     """By what the smallest batch is multiplied next; None once the most that fits is known."""
     if not known:
         return 1
-    most = max((row["times"] for row in known if row["fits"]), default=0)
+    fitting = {row["times"]: row["needed_bytes"] for row in known if row["fits"]}
+    most = max(fitting, default=0)
     least = min((row["times"] for row in known if not row["fits"]), default=None)
-    if least is None:
-        # Near a chip's limit the compiler recomputes, and more fit than memory grows by in a line.
-        return max(guess_times(known), most + max(1, most // 8))
-    if least - most <= max(1, most // TOLERANCE):
+    if least is not None and least - most <= max(1, most // TOLERANCE):
         return None
-    return (most + least) // 2
+    # Near a chip's limit the compiler saves memory, so that more fit than a line would have it.
+    near = fitting and fitting[most] > 0.85 * known[0]["limit_bytes"]
+    guess = most + max(1, most // 8) if near else max(most + 1, guess_times(known))
+    return guess if least is None else min(guess, (most + least) // 2)
 
 
 def guess_times(known):
