@@ -146,7 +146,7 @@ def label_origin(config, paths):
 
 def missing_label_shards(config, paths, name, *, verify=False):
     """Image shards of `name` without finished labels by this recipe's teacher; with `verify` the
-    checksum of every finished one is compared."""
+    checksum of every finished one is compared, and damaged ones are forgotten."""
     finished = label_shards.finished_shards(
         label_folder(paths, name), label_origin(config, paths), verify=verify
     )

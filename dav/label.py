@@ -98,9 +98,6 @@ def open_set(config, paths, name, missing, stack):
     """The UnlabelledSet of the shards `missing`; its claims are released with `stack`."""
     folder = folders.label_folder(paths, name)
     counts = sources.shard_counts(paths.data, name, "train")
-    if config.label_verify:
-        for path in missing:  # what was found damaged must not be taken for finished again
-            label_shards.forget(folder, path.name)
     work = label_shards.work_folder(folder)
     claims = stack.enter_context(Claims(work, lease_s=config.label_lease_s))
     return UnlabelledSet(

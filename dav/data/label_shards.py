@@ -154,28 +154,34 @@ def finished_shards(folder, origin, *, verify=False):
     """Lines by shard, of the shards that are there as they were written, by teacher `origin`.
 
     A file of another size is not; one that was touched since has its checksum read, and with
-    `verify` every one has. Damage that leaves size and time as they were is found otherwise when
-    the label is read: each has a checksum of its own.
+    `verify` every one has, and the lines of those that are damaged go. Damage that leaves size and
+    time as they were is found otherwise when the label is read: each has a checksum of its own.
     """
     folder = Path(folder)
     lines = {n: line for n, line in read_manifest(folder).items() if line["teacher"] == origin}
     there = _stats(folder)
     lines = {n: line for n, line in lines.items() if n in there and _has_size(there[n], line)}
     doubtful = [n for n, line in lines.items() if verify or not _is_untouched(there[n], line)]
-    with in_threads(lambda name: checksum(folder / name), doubtful) as checking:
-        wrong = {name for name, found in checking if found.result() != lines[name]["sha256"]}
+
+    def is_damaged(name):
+        damaged = checksum(folder / name) != lines[name]["sha256"]
+        if damaged and verify:
+            forget(folder, lines[name])
+        return damaged
+
+    with in_threads(is_damaged, doubtful) as checking:
+        wrong = {name for name, found in checking if found.result()}
     return {name: line for name, line in lines.items() if name not in wrong}
 
 
 def read_manifest(folder):
     """All lines by shard. Those that manifest.jsonl has are not read one by one."""
     folder = Path(folder)
-    merged = {line["shard"]: line for line in _merged_lines(folder)}
+    merged = {(line["shard"], line.pop("line_ns")): line for line in _merged_lines(folder)}
     lines = {}
     for file_name, found in _stats(folder / "manifest").items():
         name = file_name.removesuffix(".json")
-        known = merged.get(name)
-        lines[name] = known if known and known["line_ns"] == found.st_mtime_ns else None
+        lines[name] = merged.get((name, found.st_mtime_ns))
     unknown = [name for name, line in lines.items() if line is None]
     with in_threads(lambda name: read_line(folder, name), unknown) as reading:
         lines |= {name: line.result() for name, line in reading}
@@ -202,9 +208,12 @@ def finished_since(folder, since, origin, missing):
             yield path
 
 
-def forget(folder, name):
-    """From now on a shard is not there."""
-    (Path(folder) / "manifest" / f"{name}.json").unlink(missing_ok=True)
+def forget(folder, line):
+    """From now on the shard of a line is not there, unless it has been made anew since the line was
+    read and has another."""
+    name = line["shard"]
+    if read_line(folder, name) == line:
+        (Path(folder) / "manifest" / f"{name}.json").unlink(missing_ok=True)
 
 
 def merge(folder, *, me):

@@ -67,6 +67,7 @@ def test_a_changed_byte_is_found_by_the_files_time_and_then_by_its_checksum(two)
     os.utime(two / "b-00000", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert names(two) == {"b-00000", "b-00001"}
     assert names(two, verify=True) == {"b-00001"}
+    assert names(two) == {"b-00001"}, "what was found damaged is not taken for finished again"
     opened = label_shards.open_labels(two, {"b-00000": 3})
     with pytest.raises(DavError, match="label_verify=True finds damaged shards"):
         [opened[index] for index in range(3)]
@@ -111,8 +112,27 @@ def test_merged_lines_are_not_read_again_and_newer_ones_are(two, monkeypatch):
         "b-00001": 4,
         "b-00002": 1,
     }
-    label_shards.forget(two, "b-00000")
+    label_shards.forget(two, lines["b-00000"])
     assert names(two) == {"b-00001", "b-00002"}
+
+
+def test_a_check_forgets_nothing_that_is_made_anew_meanwhile(two, monkeypatch):
+    before = damage(two / "b-00000")
+    os.utime(two / "b-00000", ns=(before.st_atime_ns, before.st_mtime_ns))
+    label_shards.merge(two, me="me")
+    read = label_shards.checksum
+
+    def read_slowly(path):
+        found = read(path)
+        if path.name == "b-00000" and path.parent == two:  # another process repairs it
+            (two / "b-00000").unlink()
+            commit(two, "b-00000", 3, start=7, me="another")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_shards, "checksum", read_slowly)
+        assert names(two, verify=True) == {"b-00001"}
+    assert names(two, verify=True) == {"b-00000", "b-00001"}
 
 
 def test_a_damaged_merged_manifest_costs_only_time(two):
