@@ -41,9 +41,11 @@ class UnlabelledSet:
     missing: dict  # {image shard: records}; what anybody finishes goes
     whole: int  # images of all its shards
     claims: Claims
+    own: bool = True  # its labels are the work folder's own
     since: float = 0.0  # the file system's time when this process began
     damaged: dict = field(default_factory=dict)  # {image shard: why it cannot be read}
     found: list = field(default_factory=list)  # those of them that this process has found itself
+    others: list = field(default_factory=list)  # teachers whose labels are made anew
     lost: int = 0  # images of the damaged ones
 
 
@@ -108,6 +110,7 @@ def open_set(config, paths, name, missing, stack):
         missing={path: counts[path] for path in missing},
         whole=sum(counts.values()),
         claims=claims,
+        own=folders.owns_labels(paths),
         since=claims.now(),
     )
 
@@ -163,7 +166,7 @@ def label_all(config, sets, teacher, teller, pool, stop):
     teller.update(count_missing(sets), 0)
     while any(one.missing for one in sets):
         claimed = 0
-        shards = claim_shards(sets, check, with_room)
+        shards = claim_shards(sets, check, with_room, teller.note)
         for _, images in label_run.run(teacher, shards, write, check=check, pool=pool, **ahead):
             claimed += 1
             memory.return_freed_pages()  # protobuf does so too, but only every 10,000 blocks
@@ -190,7 +193,7 @@ def wait(seconds, check):
         time.sleep(0.1)
 
 
-def claim_shards(sets, check, with_room):
+def claim_shards(sets, check, with_room, tell):
     """Claims one missing shard after the other and gives them as ShardInHand, until there is none
     that is free; each process begins at a place of its own."""
     shards = [(one, path) for one in sets for path in one.missing]
@@ -209,12 +212,25 @@ def claim_shards(sets, check, with_room):
             one.claims.release(path.name)
             one.missing.pop(path, None)
             continue
+        clear_other(one, line, tell)
         try:
             yield label_run.ShardInHand(
                 one.name, path, sources.open_shard(path, records, one.features)
             )
         except DavError as error:
             yield label_run.ShardInHand(one.name, path, None, damage=str(error))
+
+
+def clear_other(one, line, tell):
+    """Makes room in a work folder's own labels where another teacher has labelled before; raises
+    ConfigError where other runs may need his."""
+    if not one.own:
+        label_shards.refuse_other(one.folder, line, one.origin)
+    elif line and line["teacher"] != one.origin:
+        label_shards.forget(one.folder, line)
+        if line["teacher"] not in one.others:
+            one.others.append(line["teacher"])
+            tell(f"labels in {one.folder} by {line['teacher']} are made anew by {one.origin}")
 
 
 def process_number():

@@ -8,6 +8,7 @@ import pytest
 
 from dav import folders, label, label_summary
 from dav.data import label_shards, labels
+from dav.errors import ConfigError
 from dav.label_run import ShardInHand
 from dav.label_teacher import Teacher
 from dav.main import parse
@@ -69,3 +70,50 @@ def test_a_check_of_all_checksums_keeps_what_others_finish_meanwhile(root, comma
     with contextlib.ExitStack() as stack:
         label.open_set(config, paths, "tiny", missing["tiny"], stack)
         assert not any(label.missing_shards(config, paths).values())
+
+
+def test_labels_that_other_runs_may_read_are_not_replaced(root, command, tmp_path):
+    shared = f"--config.labels_dir={tmp_path / 'labels'}"
+    finish(*command(shared), shards(root)[0])
+    config, paths = command(shared, "--config.label_flip=True", workdir="other")
+    looks = "in few shapes\\).*in few shapes and mirrored\\); choose another --config.labels_dir"
+    for look in (label.missing_shards, label.label):
+        with pytest.raises(ConfigError, match=looks):
+            look(config, paths)
+    assert len(label.missing_shards(*command(shared, workdir="third"))["tiny"]) == 2
+
+
+def claim_all(config, paths):
+    """The shards that a process labels, and what it says."""
+    told = []
+    with contextlib.ExitStack() as stack:
+        one = label.open_set(
+            config, paths, "tiny", label.missing_shards(config, paths)["tiny"], stack
+        )
+        claimed = label.claim_shards([one], lambda: None, lambda work, _: work(), told.append)
+        return [shard.path for shard in claimed], told
+
+
+def test_a_teacher_trained_anew_labels_its_own_work_folder_anew(root, command):
+    before, paths = command("--config.label_flip=True")
+    for path in shards(root):
+        finish(before, paths, path)
+    config, _ = command()
+    claimed, told = claim_all(config, paths)
+    assert claimed == shards(root)
+    assert len(told) == 1 and "mirrored are made anew by weights" in told[0]
+    for path in claimed:
+        finish(config, paths, path)
+    assert not any(label.missing_shards(config, paths).values())
+
+
+def test_whoever_labels_otherwise_at_the_same_time_is_refused(root, command, tmp_path):
+    shared = f"--config.labels_dir={tmp_path / 'labels'}"
+    config, paths = command(shared)
+    with contextlib.ExitStack() as stack:
+        one = label.open_set(config, paths, "tiny", shards(root), stack)
+        finish(*command(shared, "--config.label_flip=True", workdir="other"), shards(root)[1])
+        claimed = label.claim_shards([one], lambda: None, lambda work, _: work(), print)
+        assert next(claimed).path == shards(root)[0]
+        with pytest.raises(ConfigError, match="and mirrored.*in few shapes"):
+            next(claimed)

@@ -29,7 +29,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from dav.data.labels import decode_label
 from dav.data.sources import Decoded, Records
-from dav.errors import DavError, is_disk_full
+from dav.errors import ConfigError, DavError, is_disk_full
 from dav.files import checksum, read_json, read_lines
 from dav.threads import in_threads
 
@@ -45,7 +45,8 @@ def commit(folder, name, records, line, *, me):
     """Puts a label shard in place, then its line, which it returns; `me` names this process.
 
     A shard that another process has finished meanwhile stays as it is: whoever is first counts.
-    Raises OSError when the disk is full; nothing half-written is left then.
+    Raises ConfigError if it is another teacher's, OSError when the disk is full; nothing
+    half-written is left then.
     """
     folder = Path(folder)
     temporary = work_folder(folder) / f"{name}.{me}.tmp"
@@ -55,6 +56,7 @@ def commit(folder, name, records, line, *, me):
         other = read_line(folder, name)
         if is_whole(folder, other, line["teacher"], line["records"]):
             return other
+        refuse_other(folder, other, line["teacher"])
         os.replace(temporary, folder / name)
     finally:
         temporary.unlink(missing_ok=True)
@@ -128,6 +130,16 @@ def read_line(folder, name):
         return None  # not written by dav, which renames whole files: then it is made again
 
 
+def refuse_other(folder, line, origin):
+    """Raises ConfigError if the labels of a line were made by other means than `origin`."""
+    if line and line["teacher"] != origin:
+        raise ConfigError(
+            f"{folder} holds labels of another teacher or of another look at the images "
+            f"({line['teacher']}) than this config's ({origin}); choose another "
+            "--config.labels_dir, or delete that folder"
+        )
+
+
 def is_whole(folder, line, origin, records):
     """Whether the shard of a line is there, by this teacher, for so many records, as it was
     written. Its checksum is read only if the file was touched since."""
@@ -150,15 +162,17 @@ def _is_untouched(found, line):
     return found.st_mtime_ns == line["measured"]["modified_ns"]
 
 
-def finished_shards(folder, origin, *, verify=False):
-    """Lines by shard, of the shards that are there as they were written, by teacher `origin`.
+def finished_shards(folder, origin, *, lines=None, verify=False):
+    """Lines by shard, of the shards that are there as they were written, by teacher `origin`;
+    `lines` are those of read_manifest, if it has been read.
 
     A file of another size is not; one that was touched since has its checksum read, and with
     `verify` every one has, and the lines of those that are damaged go. Damage that leaves size and
     time as they were is found otherwise when the label is read: each has a checksum of its own.
     """
     folder = Path(folder)
-    lines = {n: line for n, line in read_manifest(folder).items() if line["teacher"] == origin}
+    lines = read_manifest(folder) if lines is None else lines
+    lines = {n: line for n, line in lines.items() if line["teacher"] == origin}
     there = _stats(folder)
     lines = {n: line for n, line in lines.items() if n in there and _has_size(there[n], line)}
     doubtful = [n for n, line in lines.items() if verify or not _is_untouched(there[n], line)]

@@ -8,7 +8,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 from dav.data import label_shards, labels, sources
-from dav.errors import DavError
+from dav.errors import ConfigError, DavError
 
 TEACHER = "teacher A"
 
@@ -86,7 +86,13 @@ def test_who_comes_second_changes_nothing(two):
     assert line == label_shards.read_line(two, "b-00000")
 
 
-def test_another_teachers_shard_is_replaced(two):
+def test_another_teachers_shard_is_not_replaced_but_where_it_is_forgotten(two):
+    before = (two / "b-00000").read_bytes()
+    with pytest.raises(ConfigError, match="teacher A.*teacher B.*another --config.labels_dir"):
+        commit(two, "b-00000", 3, start=7, teacher="teacher B")
+    assert (two / "b-00000").read_bytes() == before and names(two) == {"b-00000", "b-00001"}
+    assert list(label_shards.work_folder(two).iterdir()) == []
+    label_shards.forget(two, label_shards.read_line(two, "b-00000"))
     commit(two, "b-00000", 3, start=7, teacher="teacher B")
     assert names(two) == {"b-00001"}
     assert set(label_shards.finished_shards(two, "teacher B")) == {"b-00000"}
