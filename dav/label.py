@@ -61,6 +61,7 @@ def label(config, paths):
         return
     missing = missing_shards(config, paths, verify=config.label_verify)
     if not any(missing.values()):
+        catch_up(config, paths)
         print("labels: every shard is labelled, nothing left to do")
         return
     teacher = make_teacher(config, paths)
@@ -279,6 +280,19 @@ def finish(config, paths, sets):
     for one in sets:
         label_shards.merge(one.folder, me=one.claims.me)
     if sets[0].claims.take("page"):
+        label_page.write(config, paths)
+
+
+def catch_up(config, paths):
+    """The same where whoever labelled was killed before he could do it; else nothing."""
+    for name in config.data.unlabelled:
+        folder = folders.label_folder(paths, name)
+        if not label_shards.is_merged(folder):
+            work = label_shards.work_folder(folder)
+            with Claims(work, lease_s=config.label_lease_s) as claims:
+                label_shards.merge(folder, me=claims.me)
+    if not label_page.is_written(config, paths):
+        join_workdir(config, paths)
         label_page.write(config, paths)
 
 

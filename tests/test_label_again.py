@@ -1,12 +1,13 @@
 """Labelling that is started again, or beside others: what is kept, made anew, refused."""
 
 import contextlib
+import os
 
 import label_data
 import numpy as np
 import pytest
 
-from dav import folders, label, label_summary
+from dav import folders, label, label_summary, plan
 from dav.data import label_shards, labels
 from dav.errors import ConfigError
 from dav.label_run import ShardInHand
@@ -117,3 +118,32 @@ def test_whoever_labels_otherwise_at_the_same_time_is_refused(root, command, tmp
         assert next(claimed).path == shards(root)[0]
         with pytest.raises(ConfigError, match="and mirrored.*in few shapes"):
             next(claimed)
+
+
+def test_what_a_kill_at_the_very_end_left_undone_is_made_up_for(root, command, capsys):
+    config, paths = command()
+    for path in shards(root):
+        finish(config, paths, path)
+    folder, page = folders.label_folder(paths, "tiny"), paths.workdir / "label.html"
+    assert not plan.label_stage(config, paths).done
+    label.label(config, paths)
+    assert "nothing left to do" in capsys.readouterr().out
+    assert "12 of 12 images are labelled" in page.read_text()
+    assert len((folder / "manifest.jsonl").read_text().splitlines()) == 3
+    assert {path.name for path in paths.workdir.iterdir()} == {
+        "labels",
+        "config.json",
+        "label.html",
+    }
+    assert not label_shards.work_folder(folder).exists()
+    assert plan.label_stage(config, paths).done
+
+    before = {path: path.stat().st_mtime_ns for path in (folder / "manifest.jsonl", page)}
+    label.label(config, paths)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    label_shards.forget(folder, label_shards.read_line(folder, shards(root)[0].name))
+    finish(config, paths, shards(root)[0])
+    os.utime(page, ns=(0, 0))
+    label.label(config, paths)
+    assert all(path.stat().st_mtime_ns > before[path] for path in before)

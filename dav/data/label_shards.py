@@ -234,14 +234,25 @@ def merge(folder, *, me):
     """Writes manifest.jsonl anew if lines are not in it. A process that merges at the same time
     loses nothing: what is missing there is read from its own file."""
     folder = Path(folder)
-    known = {(line["shard"], line["line_ns"]) for line in _merged_lines(folder)}
-    there = {n.removesuffix(".json"): s.st_mtime_ns for n, s in _stats(folder / "manifest").items()}
-    if known == set(there.items()):
+    if is_merged(folder):
         return
+    there = _line_times(folder)
     lines = [line | {"line_ns": there[n]} for n, line in read_manifest(folder).items()]
     _write_text(
         folder, MERGED, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), me
     )
+
+
+def is_merged(folder):
+    """Whether manifest.jsonl has all lines, as they are now."""
+    known = {(line["shard"], line["line_ns"]) for line in _merged_lines(Path(folder))}
+    return known == set(_line_times(Path(folder)).items())
+
+
+def _line_times(folder):
+    """{shard: when its line was written, in ns}."""
+    found = _stats(folder / "manifest")
+    return {name.removesuffix(".json"): stat.st_mtime_ns for name, stat in found.items()}
 
 
 def _stats(folder):
