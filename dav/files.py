@@ -1,5 +1,6 @@
 """Small files that survive a kill: written whole or not at all, line by line, with checksums."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -12,6 +13,24 @@ IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm"}
     | {".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+
+GONE = (errno.ENOENT, errno.ESTALE)
+
+
+def if_there(read):
+    """What read() gives of a file that other processes may replace or remove; None: it is gone.
+
+    NFS and gcsfuse have an error of their own, ESTALE, for a file that was found and then replaced
+    by another: that one is read then.
+    """
+    for again in (True, False):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            if error.errno == errno.ENOENT or not again:
+                return None
 
 
 def write_whole(path, content):

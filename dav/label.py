@@ -206,7 +206,7 @@ def claim_shards(sets, check, with_room, tell):
         if not with_room(lambda one=one, path=path: one.claims.take(path.name), one.folder):
             continue
         records = one.missing[path]
-        if damage := label_shards.damaged_shards(one.folder, one.since).get(path.name):
+        if damage := label_shards.damage_of(one.folder, path.name, one.since):
             lose(one, path, damage)  # another process has found it, since this one began
         line = label_shards.read_line(one.folder, path.name)
         if damage or label_shards.is_whole(one.folder, line, one.origin, records):

@@ -30,7 +30,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from dav.data.labels import decode_label
 from dav.data.sources import Decoded, Records
 from dav.errors import ConfigError, DavError, is_disk_full
-from dav.files import checksum, read_json, read_lines
+from dav.files import checksum, if_there, read_json, read_lines
 from dav.threads import in_threads
 
 MERGED = "manifest.jsonl"
@@ -112,12 +112,21 @@ def list_damaged(folder, name, reason, *, me):
     _write_json(Path(folder), f"damaged/{name}.json", {"shard": name, "reason": reason}, me)
 
 
-def damaged_shards(folder, since=0.0):
-    """{shard: reason} of the image shards that could not be read, listed at `since` (seconds of
-    the file system's time) or later."""
-    paths = sorted((Path(folder) / "damaged").glob("*.json"))
-    found = [read_json(path) for path in paths if path.stat().st_mtime >= since]
-    return {entry["shard"]: entry["reason"] for entry in found}
+def damaged_shards(folder):
+    """{shard: reason} of the image shards that could not be read."""
+    names = sorted(path.stem for path in (Path(folder) / "damaged").glob("*.json"))
+    found = {name: damage_of(folder, name) for name in names}
+    return {name: reason for name, reason in found.items() if reason}
+
+
+def damage_of(folder, name, since=0.0):
+    """Why an image shard could not be read, if that was listed at `since` (seconds of the file
+    system's time) or later; else None."""
+    path = Path(folder) / "damaged" / f"{name}.json"
+    listed = if_there(path.stat)
+    if not listed or listed.st_mtime < since:
+        return None
+    return (if_there(lambda: read_json(path)) or {}).get("reason")
 
 
 def read_line(folder, name):

@@ -168,10 +168,28 @@ def test_a_shard_listed_as_damaged_is_so_until_it_is_labelled(tmp_path):
     label_shards.list_damaged(tmp_path, "b-00000", "it is torn", me="me")
     assert label_shards.damaged_shards(tmp_path) == {"b-00000": "it is torn"}
     listed = (tmp_path / "damaged" / "b-00000.json").stat().st_mtime
-    assert label_shards.damaged_shards(tmp_path, listed) == {"b-00000": "it is torn"}
-    assert not label_shards.damaged_shards(tmp_path, listed + 1)
+    assert label_shards.damage_of(tmp_path, "b-00000", listed) == "it is torn"
+    assert not label_shards.damage_of(tmp_path, "b-00000", listed + 1)
+    assert not label_shards.damage_of(tmp_path, "b-00001", listed)
     commit(tmp_path, "b-00000", 3)
     assert not label_shards.damaged_shards(tmp_path)
+
+
+def test_a_shard_may_be_labelled_while_the_damaged_ones_are_listed(tmp_path, monkeypatch):
+    for name in ("b-00000", "b-00001", "b-00002"):
+        label_shards.list_damaged(tmp_path, name, "it is torn", me="me")
+    read, torn = label_shards.read_json, {"b-00001": "it is torn", "b-00002": "it is torn"}
+
+    def read_late(path):
+        if path.name.startswith("b-00000"):
+            commit(tmp_path, "b-00000", 3, me="another")
+        return read(path)
+
+    monkeypatch.setattr(label_shards, "read_json", read_late)
+    assert label_shards.damaged_shards(tmp_path) == torn
+    label_shards.list_damaged(tmp_path, "b-00000", "it is torn", me="me")
+    (tmp_path / "manifest" / "b-00000.json").unlink()
+    assert not label_shards.damage_of(tmp_path, "b-00000", 0.0)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
