@@ -246,7 +246,8 @@ def merge(folder, *, me):
     if is_merged(folder):
         return
     there = _line_times(folder)
-    lines = [line | {"line_ns": there[n]} for n, line in read_manifest(folder).items()]
+    found = read_manifest(folder).items()
+    lines = [line | {"line_ns": there[name]} for name, line in found if name in there]
     _write_text(
         folder, MERGED, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), me
     )
@@ -266,11 +267,13 @@ def _line_times(folder):
 
 def _stats(folder):
     """{name: its stat} of the files of a folder, by one listing."""
-    try:
+
+    def listing():
         with os.scandir(folder) as entries:
-            return {e.name: e.stat() for e in entries if e.is_file() and e.name[0] != "."}
-    except FileNotFoundError:
-        return {}
+            files = [e for e in entries if e.is_file() and e.name[0] != "."]
+            return {e.name: if_there(e.stat) for e in files}
+
+    return {name: stat for name, stat in (if_there(listing) or {}).items() if stat}
 
 
 def read_record(folder, name, index):

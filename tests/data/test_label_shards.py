@@ -1,3 +1,5 @@
+import contextlib
+import errno
 import json
 import os
 import shutil
@@ -154,6 +156,45 @@ def test_a_damaged_merged_manifest_costs_only_time(two):
     before = merged.stat().st_mtime_ns
     label_shards.merge(two, me="me")
     assert merged.stat().st_mtime_ns == before
+
+
+class Vanishing:
+    """A folder's entry that is removed before it is looked at."""
+
+    name = "b-00009.json"
+
+    def is_file(self):
+        return True
+
+    def stat(self):
+        raise FileNotFoundError(errno.ENOENT, "gone", self.name)
+
+
+def test_a_line_that_goes_during_a_listing_hides_no_other(two, monkeypatch):
+    scan = os.scandir
+
+    @contextlib.contextmanager
+    def scan_late(path):
+        with scan(path) as entries:
+            yield [Vanishing(), *entries]
+
+    monkeypatch.setattr(os, "scandir", scan_late)
+    assert names(two) == {"b-00000", "b-00001"}
+
+
+def test_a_line_that_comes_during_a_merge_is_left_for_the_next(two, monkeypatch):
+    read = label_shards.read_manifest
+
+    def read_late(folder):
+        commit(two, "b-00002", 1, me="another")
+        return read(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_shards, "read_manifest", read_late)
+        label_shards.merge(two, me="me")
+    lines = (two / label_shards.MERGED).read_text().splitlines()
+    assert [json.loads(line)["shard"] for line in lines] == ["b-00000", "b-00001"]
+    assert names(two) == {"b-00000", "b-00001", "b-00002"} and not label_shards.is_merged(two)
 
 
 def test_what_is_finished_since_a_time(two):
