@@ -92,10 +92,9 @@ def append_line(path, value):
 def read_lines(path):
     """The whole JSON lines of a file; none for a missing file. Raises DavError for damage."""
     path = Path(path)
-    if not path.is_file():
-        return []
+    content = if_there(lambda: path.read_bytes() if path.is_file() else None)
     try:
-        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        return [json.loads(line) for line in (content or b"").split(b"\n")[:-1]]
     except ValueError as error:
         raise DavError(
             f"{path} is damaged ({error}); restore it, or delete the folder it stands in"
@@ -104,11 +103,12 @@ def read_lines(path):
 
 def checksum(path):
     """SHA-256 of a file as hex; '' for a missing one."""
-    try:
+
+    def digest():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
+
+    return if_there(digest) or ""
 
 
 def walk(folder, fail):

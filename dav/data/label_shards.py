@@ -63,7 +63,7 @@ def commit(folder, name, records, line, *, me):
     modified = {"modified_ns": (folder / name).stat().st_mtime_ns}
     line["measured"] = line.get("measured", {}) | modified
     _write_json(folder, f"manifest/{name}.json", line, me)
-    (folder / f"damaged/{name}.json").unlink(missing_ok=True)
+    if_there((folder / f"damaged/{name}.json").unlink)
     return line
 
 
@@ -131,10 +131,9 @@ def damage_of(folder, name, since=0.0):
 
 def read_line(folder, name):
     """One shard's line, or None."""
+    path = Path(folder) / "manifest" / f"{name}.json"
     try:
-        return json.loads((Path(folder) / "manifest" / f"{name}.json").read_text("utf-8"))
-    except FileNotFoundError:
-        return None
+        return json.loads(if_there(lambda: path.read_text("utf-8")) or "null")
     except ValueError:
         return None  # not written by dav, which renames whole files: then it is made again
 
@@ -155,9 +154,8 @@ def is_whole(folder, line, origin, records):
     if not line or (line["teacher"], line["records"]) != (origin, records):
         return False
     path = Path(folder) / line["shard"]
-    try:
-        found = path.stat()
-    except FileNotFoundError:
+    found = if_there(path.stat)
+    if not found:
         return False
     as_written = _is_untouched(found, line) or checksum(path) == line["sha256"]
     return _has_size(found, line) and as_written
@@ -236,7 +234,7 @@ def forget(folder, line):
     read and has another."""
     name = line["shard"]
     if read_line(folder, name) == line:
-        (Path(folder) / "manifest" / f"{name}.json").unlink(missing_ok=True)
+        if_there((Path(folder) / "manifest" / f"{name}.json").unlink)
 
 
 def merge(folder, *, me):

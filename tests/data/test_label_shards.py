@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
+from dav import files
 from dav.data import label_shards, labels, sources
 from dav.errors import ConfigError, DavError
 
@@ -195,6 +197,39 @@ def test_a_line_that_comes_during_a_merge_is_left_for_the_next(two, monkeypatch)
     lines = (two / label_shards.MERGED).read_text().splitlines()
     assert [json.loads(line)["shard"] for line in lines] == ["b-00000", "b-00001"]
     assert names(two) == {"b-00000", "b-00001", "b-00002"} and not label_shards.is_merged(two)
+
+
+def stale(times, call):
+    """`call`, that fails so often first, as for a file of NFS that another host has replaced."""
+    left = [times]
+
+    def fail(*args, **options):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return call(*args, **options)
+
+    return fail
+
+
+def test_what_another_host_replaces_is_read_again_and_what_it_removes_is_gone(two, monkeypatch):
+    line = label_shards.read_line(two, "b-00000")
+    for times in (1, 9):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_text", stale(times, Path.read_text))
+            assert label_shards.read_line(two, "b-00000") == (line if times == 1 else None)
+    label_shards.merge(two, me="me")
+    for place, name in ((Path, "read_bytes"), (os, "scandir"), (Path, "stat"), (files, "open")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, stale(1, getattr(place, name, open)), raising=False)
+            assert names(two, verify=True) == {"b-00000", "b-00001"}, name
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", stale(9, Path.stat))
+        assert not label_shards.is_whole(two, line, TEACHER, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stale(1, Path.unlink))
+        label_shards.forget(two, line)
+    assert names(two) == {"b-00001"}
 
 
 def test_what_is_finished_since_a_time(two):
