@@ -219,9 +219,9 @@ def _merged_lines(folder):
 def finished_since(folder, since, origin, missing):
     """Those of the image shards `missing` ({path: records}) whose lines were written at `since` or
     later, in seconds of the file system's time, by whomever."""
-    by_name = {path.name: path for path in list(missing)}
-    for file_name, found in _stats(Path(folder) / "manifest").items():
-        path = by_name.get(file_name.removesuffix(".json"))
+    by_name = {f"{path.name}.json": path for path in list(missing)}
+    for file_name, found in _stats(Path(folder) / "manifest", by_name).items():
+        path = by_name[file_name]
         records = missing.get(path)
         if records is None or found.st_mtime < since:
             continue
@@ -263,13 +263,13 @@ def _line_times(folder):
     return {name.removesuffix(".json"): stat.st_mtime_ns for name, stat in found.items()}
 
 
-def _stats(folder):
-    """{name: its stat} of the files of a folder, by one listing."""
+def _stats(folder, names=None):
+    """{name: its stat} of the files of a folder, of all or of `names`, by one listing."""
 
     def listing():
         with os.scandir(folder) as entries:
-            files = [e for e in entries if e.is_file() and e.name[0] != "."]
-            return {e.name: if_there(e.stat) for e in files}
+            shown = (e for e in entries if e.name[0] != "." and (names is None or e.name in names))
+            return {e.name: if_there(e.stat) for e in shown if e.is_file()}
 
     return {name: stat for name, stat in (if_there(listing) or {}).items() if stat}
 

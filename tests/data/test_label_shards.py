@@ -240,6 +240,29 @@ def test_what_is_finished_since_a_time(two):
     assert not list(label_shards.finished_since(two, since + 9, TEACHER, missing))
 
 
+def test_only_lines_of_missing_shards_are_looked_at(two, monkeypatch):
+    """60,000 shards on one file server, 64 processes that ask every minute."""
+    scan, looked = os.scandir, []
+
+    class Watched:
+        def __init__(self, entry):
+            self.name, self.is_file, self._entry = entry.name, entry.is_file, entry
+
+        def stat(self):
+            looked.append(self.name)
+            return self._entry.stat()
+
+    @contextlib.contextmanager
+    def watch(path):
+        with scan(path) as entries:
+            yield [Watched(entry) for entry in entries]
+
+    monkeypatch.setattr(os, "scandir", watch)
+    missing = {two / "images" / "b-00001": 2, two / "images" / "b-00002": 2}
+    found = label_shards.finished_since(two, 0.0, TEACHER, missing)
+    assert [path.name for path in found] == ["b-00001"] and looked == ["b-00001.json"]
+
+
 def test_a_shard_listed_as_damaged_is_so_until_it_is_labelled(tmp_path):
     label_shards.list_damaged(tmp_path, "b-00000", "it is torn", me="me")
     assert label_shards.damaged_shards(tmp_path) == {"b-00000": "it is torn"}
