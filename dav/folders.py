@@ -138,11 +138,14 @@ def owns_labels(paths):
 
 
 def label_origin(config, paths):
-    """What a label depends on: the teacher, its recipe or its weights, and how it looks."""
+    """What a label depends on: the teacher, its recipe or its weights and arithmetic, and how it
+    looks."""
     look = f"at {config.label_short_side_px} px"
     look += " in few shapes" if config.label_buckets else ""
     look += " and mirrored" if config.label_flip else ""
     if not trains_teacher(config):
+        # At the paper's scale it is bfloat16; a teacher of one's own has it in its recipe.
+        look += "" if config.model.dtype == "bfloat16" else f", in {config.model.dtype}"
         return f"weights {load.digest(config.teacher_weights)[:16]} {look}"
     recipe = identity(teacher_config(config, paths))
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
