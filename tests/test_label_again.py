@@ -7,7 +7,7 @@ import label_data
 import numpy as np
 import pytest
 
-from dav import folders, label, label_summary, plan
+from dav import folders, label, label_set, label_summary, plan
 from dav.data import label_shards, labels
 from dav.errors import ConfigError
 from dav.label_run import ShardInHand
@@ -69,7 +69,7 @@ def test_a_check_of_all_checksums_keeps_what_others_finish_meanwhile(root, comma
     assert missing == {"tiny": [first]}
     finish(config, paths, first)
     with contextlib.ExitStack() as stack:
-        label.open_set(config, paths, "tiny", missing["tiny"], stack)
+        label_set.open_set(config, paths, "tiny", missing["tiny"], stack)
         assert not any(label.missing_shards(config, paths).values())
 
 
@@ -88,10 +88,10 @@ def claim_all(config, paths):
     """The shards that a process labels, and what it says."""
     told = []
     with contextlib.ExitStack() as stack:
-        one = label.open_set(
+        one = label_set.open_set(
             config, paths, "tiny", label.missing_shards(config, paths)["tiny"], stack
         )
-        claimed = label.claim_shards([one], lambda: None, lambda work, _: work(), told.append)
+        claimed = label_set.claim_shards([one], lambda: None, lambda work, _: work(), told.append)
         return [shard.path for shard in claimed], told
 
 
@@ -112,9 +112,9 @@ def test_whoever_labels_otherwise_at_the_same_time_is_refused(root, command, tmp
     shared = f"--config.labels_dir={tmp_path / 'labels'}"
     config, paths = command(shared)
     with contextlib.ExitStack() as stack:
-        one = label.open_set(config, paths, "tiny", shards(root), stack)
+        one = label_set.open_set(config, paths, "tiny", shards(root), stack)
         finish(*command(shared, "--config.label_flip=True", workdir="other"), shards(root)[1])
-        claimed = label.claim_shards([one], lambda: None, lambda work, _: work(), print)
+        claimed = label_set.claim_shards([one], lambda: None, lambda work, _: work(), print)
         assert next(claimed).path == shards(root)[0]
         with pytest.raises(ConfigError, match="and mirrored.*in few shapes"):
             next(claimed)
