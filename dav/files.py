@@ -16,6 +16,24 @@ IMAGE_SUFFIXES = frozenset(
     | {".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 
+GONE = (errno.ENOENT, errno.ESTALE)
+
+
+def if_there(read):
+    """What read() gives of a file that other processes may replace or remove; None: it is gone.
+
+    NFS and gcsfuse have an error of their own, ESTALE, for a file that was found and then replaced
+    by another: that one is read then.
+    """
+    for again in (True, False):
+        try:
+            return read()
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            if error.errno == errno.ENOENT or not again:
+                return None
+
 
 def local_path(text):
     """A path that a user has given, ~ being the home folder. Raises ConfigError for a bucket's
@@ -94,10 +112,9 @@ def append_line(path, value):
 def read_lines(path):
     """The whole JSON lines of a file; none for a missing file. Raises DavError for damage."""
     path = Path(path)
-    if not path.is_file():
-        return []
+    content = if_there(lambda: path.read_bytes() if path.is_file() else None)
     try:
-        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        return [json.loads(line) for line in (content or b"").split(b"\n")[:-1]]
     except ValueError as error:
         raise DavError(
             f"{path} is damaged ({error}); restore it, or delete the folder it stands in"
@@ -106,11 +123,12 @@ def read_lines(path):
 
 def checksum(path):
     """SHA-256 of a file as hex; '' for a missing one."""
-    try:
+
+    def digest():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
+
+    return if_there(digest) or ""
 
 
 def walk(folder, fail):

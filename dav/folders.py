@@ -133,12 +133,20 @@ def label_folder(paths, name):
     return paths.labels / name / "train"
 
 
+def owns_labels(paths):
+    """Whether the labels stand in the work folder itself, and so are of its config alone."""
+    return paths.labels.resolve() == paths.workdir.resolve() / "labels"
+
+
 def label_origin(config, paths):
-    """What a label depends on: the teacher, its recipe or its weights, and how it looks."""
+    """What a label depends on: the teacher, its recipe or its weights and arithmetic, and how it
+    looks."""
     look = f"at {config.label_short_side_px} px"
     look += " in few shapes" if config.label_buckets else ""
     look += " and mirrored" if config.label_flip else ""
     if not trains_teacher(config):
+        # At the paper's scale it is bfloat16; a teacher of one's own has it in its recipe.
+        look += "" if config.model.dtype == "bfloat16" else f", in {config.model.dtype}"
         return f"weights {load.digest(config.teacher_weights)[:16]} {look}"
     recipe = identity(teacher_config(config, paths))
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
@@ -147,10 +155,16 @@ def label_origin(config, paths):
 
 def missing_label_shards(config, paths, name, *, verify=False):
     """Image shards of `name` without finished labels by this recipe's teacher; with `verify` the
-    checksum of every finished one is compared."""
-    finished = label_shards.finished_shards(
-        label_folder(paths, name), label_origin(config, paths), verify=verify
-    )
+    checksum of every finished one is compared, and damaged ones are forgotten.
+
+    Raises ConfigError if another teacher has labelled there, unless it is the work folder's own.
+    """
+    folder, origin = label_folder(paths, name), label_origin(config, paths)
+    lines = label_shards.read_manifest(folder)
+    if not owns_labels(paths):
+        for line in lines.values():
+            label_shards.refuse_other(folder, line, origin)
+    finished = label_shards.finished_shards(folder, origin, lines=lines, verify=verify)
     return [
         path
         for path, records in sources.shard_counts(paths.data, name, "train").items()

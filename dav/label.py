@@ -12,13 +12,9 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import jax
-
-from dav import folders, label_page, label_run, label_summary, recipe_data
-from dav.data import label_shards, sources, workers
+from dav import folders, label_page, label_run, label_set, label_summary, recipe_data
+from dav.data import label_shards, workers
 from dav.errors import DamagedData, DavError, Stopped
 from dav.files import write_json
 from dav.label_teacher import make_teacher
@@ -27,24 +23,6 @@ from dav.runtime.claims import Claims
 
 SURVEY_S = 60.0  # between two looks at what other processes have finished
 POLL_S = 5.0  # while all that is left is claimed by others
-GOLDEN = 0.6180339887  # multiples of it are spread evenly, however many there are
-
-
-@dataclass(eq=False)
-class UnlabelledSet:
-    """A data set being labelled."""
-
-    name: str
-    folder: Path  # of its labels
-    origin: str
-    features: object
-    missing: dict  # {image shard: records}; what anybody finishes goes
-    whole: int  # images of all its shards
-    claims: Claims
-    since: float = 0.0  # the file system's time when this process began
-    damaged: dict = field(default_factory=dict)  # {image shard: why it cannot be read}
-    found: list = field(default_factory=list)  # those of them that this process has found itself
-    lost: int = 0  # images of the damaged ones
 
 
 def label(config, paths):
@@ -59,13 +37,14 @@ def label(config, paths):
         return
     missing = missing_shards(config, paths, verify=config.label_verify)
     if not any(missing.values()):
+        catch_up(config, paths)
         print("labels: every shard is labelled, nothing left to do")
         return
     teacher = make_teacher(config, paths)
     join_workdir(config, paths)
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(interrupts.stop_request())
-        sets = [open_set(config, paths, *entry, stack) for entry in missing.items()]
+        sets = [label_set.open_set(config, paths, *entry, stack) for entry in missing.items()]
         images = count_missing(sets), sum(one.whole for one in sets)
         devices = {"devices": teacher.devices, "cost_per_hour": config.label_cost_per_hour}
         teller = stack.enter_context(label_summary.Teller(*images, **devices))
@@ -92,27 +71,6 @@ def join_workdir(config, paths):
         own = paths.workdir / f"config.json.{os.uname().nodename}-{os.getpid()}"
         write_json(own, folders.identity(config))
         os.replace(own, recorded)
-
-
-def open_set(config, paths, name, missing, stack):
-    """The UnlabelledSet of the shards `missing`; its claims are released with `stack`."""
-    folder = folders.label_folder(paths, name)
-    counts = sources.shard_counts(paths.data, name, "train")
-    if config.label_verify:
-        for path in missing:  # what was found damaged must not be taken for finished again
-            label_shards.forget(folder, path.name)
-    work = label_shards.work_folder(folder)
-    claims = stack.enter_context(Claims(work, lease_s=config.label_lease_s))
-    return UnlabelledSet(
-        name=name,
-        folder=folder,
-        origin=folders.label_origin(config, paths),
-        features=sources.read_features(paths.data, name, "train"),
-        missing={path: counts[path] for path in missing},
-        whole=sum(counts.values()),
-        claims=claims,
-        since=claims.now(),
-    )
 
 
 @contextlib.contextmanager
@@ -158,7 +116,9 @@ def label_all(config, sets, teacher, teller, pool, stop):
         )
 
     def write(shard):
-        return with_room(lambda: write_shard(by_name[shard.name], shard, teacher), shard.path.name)
+        return with_room(
+            lambda: label_set.write_shard(by_name[shard.name], shard, teacher), shard.path.name
+        )
 
     by_name = {one.name: one for one in sets}
     ahead = {"ahead": 2 * recipe_data.worker_processes(config)} if pool else {}
@@ -166,17 +126,17 @@ def label_all(config, sets, teacher, teller, pool, stop):
     teller.update(count_missing(sets), 0)
     while any(one.missing for one in sets):
         claimed = 0
-        shards = claim_shards(sets, check, with_room)
+        shards = label_set.claim_shards(sets, check, with_room, teller.note)
         for _, images in label_run.run(teacher, shards, write, check=check, pool=pool, **ahead):
             claimed += 1
             memory.return_freed_pages()  # protobuf does so too, but only every 10,000 blocks
             if time.monotonic() - surveyed > SURVEY_S:
-                survey(sets)
+                label_set.survey(sets)
                 surveyed = time.monotonic()
             teller.update(count_missing(sets), images)
         if not claimed and any(one.missing for one in sets):
             wait(min(POLL_S, config.label_lease_s / 10), check)
-        survey(sets)
+        label_set.survey(sets)
     teller.update(count_missing(sets), 0, last=True)
 
 
@@ -193,79 +153,24 @@ def wait(seconds, check):
         time.sleep(0.1)
 
 
-def claim_shards(sets, check, with_room):
-    """Claims one missing shard after the other and gives them as ShardInHand, until there is none
-    that is free; each process begins at a place of its own."""
-    shards = [(one, path) for one in sets for path in one.missing]
-    begin = int(GOLDEN * process_number() % 1 * len(shards))
-    for one, path in shards[begin:] + shards[:begin]:
-        check()
-        if path not in one.missing:
-            continue
-        if not with_room(lambda one=one, path=path: one.claims.take(path.name), one.folder):
-            continue
-        records = one.missing[path]
-        if damage := label_shards.damaged_shards(one.folder, one.since).get(path.name):
-            lose(one, path, damage)  # another process has found it, since this one began
-        line = label_shards.read_line(one.folder, path.name)
-        if damage or label_shards.is_whole(one.folder, line, one.origin, records):
-            one.claims.release(path.name)
-            one.missing.pop(path, None)
-            continue
-        try:
-            yield label_run.ShardInHand(
-                one.name, path, sources.open_shard(path, records, one.features)
-            )
-        except DavError as error:
-            yield label_run.ShardInHand(one.name, path, None, damage=str(error))
-
-
-def process_number():
-    """The place of this process among those that label together, as far as it can be told."""
-    known = os.environ.get
-    if "JOB_COMPLETION_INDEX" in os.environ:  # a Kubernetes Indexed Job
-        return int(known("JOB_COMPLETION_INDEX"))
-    if "SLURM_PROCID" in os.environ:
-        task = int(known("SLURM_ARRAY_TASK_ID", 0)) * int(known("SLURM_NTASKS", 1))
-        return task + int(known("SLURM_PROCID"))
-    return jax.process_index()
-
-
-def write_shard(one, shard, teacher):
-    """Puts a shard's labels in place and gives it up; returns its number of images."""
-    if shard.damage:
-        label_shards.list_damaged(one.folder, shard.path.name, shard.damage, me=one.claims.me)
-        lose(one, shard.path, shard.damage)
-        one.found.append(shard.path)
-        images = 0
-    else:
-        line = label_summary.describe_shard(shard, teacher, one.origin)
-        records = [shard.labels[index] for index in range(len(shard.records))]
-        label_shards.commit(one.folder, shard.path.name, records, line, me=one.claims.me)
-        images = len(records)
-    one.claims.release(shard.path.name)
-    one.missing.pop(shard.path, None)
-    return images
-
-
-def lose(one, path, reason):
-    """Takes note of an image shard that cannot be labelled."""
-    one.damaged[path] = reason
-    one.lost += one.missing.pop(path, 0)
-
-
-def survey(sets):
-    """Takes note of the shards that other processes have finished."""
-    for one in sets:
-        for path in label_shards.finished_since(one.folder, one.since, one.origin, one.missing):
-            one.missing.pop(path, None)
-
-
 def finish(config, paths, sets):
     """Once everything is there: the manifest in one file, and the page."""
     for one in sets:
         label_shards.merge(one.folder, me=one.claims.me)
     if sets[0].claims.take("page"):
+        label_page.write(config, paths)
+
+
+def catch_up(config, paths):
+    """The same where whoever labelled was killed before he could do it; else nothing."""
+    for name in config.data.unlabelled:
+        folder = folders.label_folder(paths, name)
+        if not label_shards.is_merged(folder):
+            work = label_shards.work_folder(folder)
+            with Claims(work, lease_s=config.label_lease_s) as claims:
+                label_shards.merge(folder, me=claims.me)
+    if not label_page.is_written(config, paths):
+        join_workdir(config, paths)
         label_page.write(config, paths)
 
 

@@ -3,6 +3,7 @@
 import html
 import importlib.resources
 import itertools
+import os
 import statistics
 import string
 from dataclasses import dataclass
@@ -44,8 +45,18 @@ class LabelledSet:
         return [(name, f) for name, line in self.lines.items() for f in line["failed"]]
 
 
+def is_written(config, paths):
+    """Whether WORKDIR/label.html is there, and no older than the manifests that it tells of."""
+    page = paths.workdir / "label.html"
+    names = config.data.unlabelled
+    manifests = [folders.label_folder(paths, name) / label_shards.MERGED for name in names]
+    if not all(path.exists() for path in (page, *manifests)):
+        return False
+    return all(path.stat().st_mtime_ns <= page.stat().st_mtime_ns for path in manifests)
+
+
 def write(config, paths):
-    """Writes WORKDIR/label.html."""
+    """Writes WORKDIR/label.html, which other processes may do at the same time."""
     sets = [read_set(config, paths, name) for name in config.data.unlabelled]
     template = importlib.resources.files("dav").joinpath("label.html").read_text()
     page = string.Template(template).substitute(
@@ -60,7 +71,9 @@ def write(config, paths):
         outliers=gallery(pick_outliers(sets)) or "<p>No map stands out.</p>",
         failures=failures(sets),
     )
-    write_whole(paths.workdir / "label.html", page)
+    own = paths.workdir / f"label.html.{os.uname().nodename}-{os.getpid()}"
+    write_whole(own, page)
+    os.replace(own, paths.workdir / "label.html")
 
 
 def read_set(config, paths, name):

@@ -14,12 +14,14 @@ EVERY_S = 30.0  # without a terminal, between two lines
 # Of each shard, these are kept for the page: kind, from what figure, how many.
 OUTLIERS = (("constant", 2), ("most zeros", 1), ("roughest", 1), ("most extreme", 1))
 
+JUDGED_FROM = 10  # images of a shard, for the teacher to be judged by it; the sample's have 13
+
 
 def describe_shard(shard, teacher, origin):
     """The manifest line of a labelled shard, but for its file. Raises DavError if most of its maps
-    are not finite: such labels must not be kept."""
+    are not finite, unless they are few: such labels must not be kept."""
     failed = sorted(shard.failed, key=lambda failure: failure["index"])
-    if shard.not_finite > len(shard.records) / 2:
+    if len(shard.records) >= JUDGED_FROM and shard.not_finite > len(shard.records) / 2:
         raise DavError(
             f"the teacher's maps for {shard.not_finite} of the {len(shard.records)} images of "
             f"{shard.path} are not finite; its training has failed"

@@ -232,9 +232,11 @@ def explain(error, folder_options="--workdir or --config.data.root"):
 
     `folder_options` are the command's own that name folders, for the hint at an unusable path.
     """
-    from dav.errors import DavError, is_disk_full
+    from dav.errors import DavError, Stopped, is_disk_full
     from dav.runtime import processes
 
+    if isinstance(error, Stopped):  # whatever it was doing: on a full disk it may have waited
+        return fail(str(error), error.exit_code)
     chain = list(causes(error))
     if any(is_disk_full(cause) for cause in chain):
         return fail(

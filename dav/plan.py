@@ -11,6 +11,7 @@ from dav import (
     evaluate,
     folders,
     label,
+    label_page,
     plan_costs,
     plan_topology,
     prepare,
@@ -163,15 +164,17 @@ def label_stage(config, paths):
     if waits:
         images, _ = plan_costs.count_images(config, paths, "unlabelled")
     looks = 2 if config.label_flip else 1
+    cost = ("two looks" if looks == 2 else "one look") + (
+        f" at {images:,} images" if images else " at every image"
+    )
     state = f"{len(missing)} shards without labels" if missing else f"labelled in {paths.labels}"
     state = "no images yet" if waits else state
     teacher = folders.teacher_config(config, paths) if folders.trains_teacher(config) else config
     return Stage(
         name="labels",
-        done=not (missing or waits),
+        done=not (missing or waits) and label_page.is_written(config, paths),
         state=state,
-        cost=("two looks" if looks == 2 else "one look")
-        + (f" at {images:,} images" if images else " at every image"),
+        cost=cost if missing or waits else "their page is still to be written",
         flops=looks * images * forward_flops(teacher),
         other_s=5.0,
         run=lambda: label.label(config, paths),

@@ -15,7 +15,7 @@ import label_data
 import pytest
 from conftest import ROOT
 
-from dav import label
+from dav import label, label_set
 from dav.data import label_shards, sources
 from dav.errors import DamagedData
 
@@ -230,7 +230,7 @@ def check_one_error(ended):
 
 def test_only_the_process_that_found_damage_ends_with_an_error(capsys):
     a, b = Path("a-00001"), Path("b-00002")
-    sets = [label.UnlabelledSet(name, Path(), "", None, {}, 0, None) for name in ("one", "two")]
+    sets = [label_set.UnlabelledSet(name, Path(), "", None, {}, 0, None) for name in ("one", "two")]
     label.tell_damage(sets)
     sets[0].damaged[a] = "torn"
     label.tell_damage(sets)

@@ -109,17 +109,33 @@ def test_figures_of_a_shard():
     assert label_summary.summarise([])["median"] is None
 
 
+def without_maps(labelled, images, without):
+    """A labelled shard of so many images, the first `without` of which have no finite map."""
+    path = sources.split_shards(labelled[1].data, "tiny", "train")[0]
+    shard = ShardInHand("tiny", path, [None] * images, not_finite=without)
+    for index in reversed(range(images)):
+        shard.ids[index] = str(index)
+        if index < without:
+            shard.failed.append({"index": index, "id": str(index), "reason": "not finite"})
+        else:
+            shard.figures[index] = labels.describe(make_map(0))
+    return shard
+
+
 def test_a_teacher_whose_maps_are_mostly_not_finite_is_refused(labelled):
-    paths = sources.split_shards(labelled[1].data, "tiny", "train")
-    shard = ShardInHand("tiny", paths[0], [None] * 4)
-    shard.failed = [{"index": i, "id": str(i), "reason": "not finite"} for i in (2, 0, 1)]
-    shard.figures[3], shard.ids = labels.describe(make_map(0)), dict(enumerate("0123"))
-    shard.not_finite = 3
-    with pytest.raises(DavError, match="3 of the 4 images.*training has failed"):
-        label_summary.describe_shard(shard, TEACHER, "origin")
-    shard.not_finite = 2
-    listed = label_summary.describe_shard(shard, TEACHER, "origin")["failed"]
-    assert [failure["index"] for failure in listed] == [0, 1, 2]
+    images = label_summary.JUDGED_FROM
+    refused = without_maps(labelled, images, images // 2 + 1)
+    with pytest.raises(DavError, match=f"6 of the {images} images.*training has failed"):
+        label_summary.describe_shard(refused, TEACHER, "origin")
+    kept = without_maps(labelled, images, images // 2)
+    listed = label_summary.describe_shard(kept, TEACHER, "origin")["failed"]
+    assert [failure["index"] for failure in listed] == list(range(images // 2))
+
+
+@pytest.mark.parametrize("images", [1, label_summary.JUDGED_FROM - 1])
+def test_few_images_without_a_map_do_not_stop_all_others(labelled, images):
+    shard = without_maps(labelled, images, images)
+    assert len(label_summary.describe_shard(shard, TEACHER, "origin")["failed"]) == images
 
 
 def test_the_log_has_few_lines_and_tells_what_the_whole_set_costs(monkeypatch, capsys):

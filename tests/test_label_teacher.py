@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_weights import TINY, random_weights
 
-from dav import label, label_run, label_teacher, viz
+from dav import label, label_run, label_set, label_teacher, viz
 from dav.data import labels
 from dav.data.transforms import network_size
 from dav.errors import DavError
@@ -217,7 +217,7 @@ def test_processes_know_their_place(environment_of, number, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment_of.items():
         monkeypatch.setenv(name, value)
-    assert label.process_number() == number
+    assert label_set.process_number() == number
 
 
 def test_too_little_memory_is_one_sentence():
@@ -231,7 +231,7 @@ def test_too_little_memory_is_one_sentence():
 
 def test_freed_pages_are_given_back_after_every_shard(monkeypatch, tmp_path):
     shards, given_back = {tmp_path / name: 4 for name in "abc"}, []
-    one = label.UnlabelledSet("set", tmp_path, "", None, dict(shards), 12, None)
+    one = label_set.UnlabelledSet("set", tmp_path, "", None, dict(shards), 12, None)
 
     def run(*_, **__):
         for done, path in enumerate(shards):
@@ -241,6 +241,6 @@ def test_freed_pages_are_given_back_after_every_shard(monkeypatch, tmp_path):
 
     monkeypatch.setattr(label_run, "run", run)
     monkeypatch.setattr(label.memory, "return_freed_pages", lambda: given_back.append(1))
-    monkeypatch.setattr(label, "survey", lambda sets: None)
+    monkeypatch.setattr(label_set, "survey", lambda sets: None)
     label.label_all(None, [one], None, mock.Mock(), None, [])
     assert len(given_back) == len(shards)

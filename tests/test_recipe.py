@@ -209,8 +209,9 @@ def test_given_weights_take_the_place_of_a_teacher(tmp_path):
         assert not folders.trains_teacher(config)
         origins.append(folders.label_origin(config, folders.make_paths(config, tmp_path)))
     assert origins[0] == origins[1] != origins[2]
-    assert origins[0].endswith("at 168 px in few shapes")
+    assert origins[0].endswith("at 168 px in few shapes, in float32")
     config.label_flip, config.label_buckets = True, False
+    config.model.dtype = "bfloat16"  # as at the paper's scale
     changed = folders.label_origin(config, folders.make_paths(config, tmp_path))
     assert changed.endswith("at 168 px and mirrored")
 

@@ -29,8 +29,8 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from dav.data.labels import decode_label
 from dav.data.sources import Decoded, Records
-from dav.errors import DavError, is_disk_full
-from dav.files import checksum, read_json, read_lines
+from dav.errors import ConfigError, DavError, is_disk_full
+from dav.files import checksum, if_there, read_json, read_lines
 from dav.threads import in_threads
 
 MERGED = "manifest.jsonl"
@@ -45,7 +45,8 @@ def commit(folder, name, records, line, *, me):
     """Puts a label shard in place, then its line, which it returns; `me` names this process.
 
     A shard that another process has finished meanwhile stays as it is: whoever is first counts.
-    Raises OSError when the disk is full; nothing half-written is left then.
+    Raises ConfigError if it is another teacher's, OSError when the disk is full; nothing
+    half-written is left then.
     """
     folder = Path(folder)
     temporary = work_folder(folder) / f"{name}.{me}.tmp"
@@ -55,13 +56,14 @@ def commit(folder, name, records, line, *, me):
         other = read_line(folder, name)
         if is_whole(folder, other, line["teacher"], line["records"]):
             return other
+        refuse_other(folder, other, line["teacher"])
         os.replace(temporary, folder / name)
     finally:
         temporary.unlink(missing_ok=True)
     modified = {"modified_ns": (folder / name).stat().st_mtime_ns}
     line["measured"] = line.get("measured", {}) | modified
     _write_json(folder, f"manifest/{name}.json", line, me)
-    (folder / f"damaged/{name}.json").unlink(missing_ok=True)
+    if_there((folder / f"damaged/{name}.json").unlink)
     return line
 
 
@@ -110,22 +112,40 @@ def list_damaged(folder, name, reason, *, me):
     _write_json(Path(folder), f"damaged/{name}.json", {"shard": name, "reason": reason}, me)
 
 
-def damaged_shards(folder, since=0.0):
-    """{shard: reason} of the image shards that could not be read, listed at `since` (seconds of
-    the file system's time) or later."""
-    paths = sorted((Path(folder) / "damaged").glob("*.json"))
-    found = [read_json(path) for path in paths if path.stat().st_mtime >= since]
-    return {entry["shard"]: entry["reason"] for entry in found}
+def damaged_shards(folder):
+    """{shard: reason} of the image shards that could not be read."""
+    names = sorted(path.stem for path in (Path(folder) / "damaged").glob("*.json"))
+    found = {name: damage_of(folder, name) for name in names}
+    return {name: reason for name, reason in found.items() if reason}
+
+
+def damage_of(folder, name, since=0.0):
+    """Why an image shard could not be read, if that was listed at `since` (seconds of the file
+    system's time) or later; else None."""
+    path = Path(folder) / "damaged" / f"{name}.json"
+    listed = if_there(path.stat)
+    if not listed or listed.st_mtime < since:
+        return None
+    return (if_there(lambda: read_json(path)) or {}).get("reason")
 
 
 def read_line(folder, name):
     """One shard's line, or None."""
+    path = Path(folder) / "manifest" / f"{name}.json"
     try:
-        return json.loads((Path(folder) / "manifest" / f"{name}.json").read_text("utf-8"))
-    except FileNotFoundError:
-        return None
+        return json.loads(if_there(lambda: path.read_text("utf-8")) or "null")
     except ValueError:
         return None  # not written by dav, which renames whole files: then it is made again
+
+
+def refuse_other(folder, line, origin):
+    """Raises ConfigError if the labels of a line were made by other means than `origin`."""
+    if line and line["teacher"] != origin:
+        raise ConfigError(
+            f"{folder} holds labels of another teacher or of another look at the images "
+            f"({line['teacher']}) than this config's ({origin}); choose another "
+            "--config.labels_dir, or delete that folder"
+        )
 
 
 def is_whole(folder, line, origin, records):
@@ -134,9 +154,8 @@ def is_whole(folder, line, origin, records):
     if not line or (line["teacher"], line["records"]) != (origin, records):
         return False
     path = Path(folder) / line["shard"]
-    try:
-        found = path.stat()
-    except FileNotFoundError:
+    found = if_there(path.stat)
+    if not found:
         return False
     as_written = _is_untouched(found, line) or checksum(path) == line["sha256"]
     return _has_size(found, line) and as_written
@@ -150,32 +169,40 @@ def _is_untouched(found, line):
     return found.st_mtime_ns == line["measured"]["modified_ns"]
 
 
-def finished_shards(folder, origin, *, verify=False):
-    """Lines by shard, of the shards that are there as they were written, by teacher `origin`.
+def finished_shards(folder, origin, *, lines=None, verify=False):
+    """Lines by shard, of the shards that are there as they were written, by teacher `origin`;
+    `lines` are those of read_manifest, if it has been read.
 
     A file of another size is not; one that was touched since has its checksum read, and with
-    `verify` every one has. Damage that leaves size and time as they were is found otherwise when
-    the label is read: each has a checksum of its own.
+    `verify` every one has, and the lines of those that are damaged go. Damage that leaves size and
+    time as they were is found otherwise when the label is read: each has a checksum of its own.
     """
     folder = Path(folder)
-    lines = {n: line for n, line in read_manifest(folder).items() if line["teacher"] == origin}
+    lines = read_manifest(folder) if lines is None else lines
+    lines = {n: line for n, line in lines.items() if line["teacher"] == origin}
     there = _stats(folder)
     lines = {n: line for n, line in lines.items() if n in there and _has_size(there[n], line)}
     doubtful = [n for n, line in lines.items() if verify or not _is_untouched(there[n], line)]
-    with in_threads(lambda name: checksum(folder / name), doubtful) as checking:
-        wrong = {name for name, found in checking if found.result() != lines[name]["sha256"]}
+
+    def is_damaged(name):
+        damaged = checksum(folder / name) != lines[name]["sha256"]
+        if damaged and verify:
+            forget(folder, lines[name])
+        return damaged
+
+    with in_threads(is_damaged, doubtful) as checking:
+        wrong = {name for name, found in checking if found.result()}
     return {name: line for name, line in lines.items() if name not in wrong}
 
 
 def read_manifest(folder):
     """All lines by shard. Those that manifest.jsonl has are not read one by one."""
     folder = Path(folder)
-    merged = {line["shard"]: line for line in _merged_lines(folder)}
+    merged = {(line["shard"], line.pop("line_ns")): line for line in _merged_lines(folder)}
     lines = {}
     for file_name, found in _stats(folder / "manifest").items():
         name = file_name.removesuffix(".json")
-        known = merged.get(name)
-        lines[name] = known if known and known["line_ns"] == found.st_mtime_ns else None
+        lines[name] = merged.get((name, found.st_mtime_ns))
     unknown = [name for name, line in lines.items() if line is None]
     with in_threads(lambda name: read_line(folder, name), unknown) as reading:
         lines |= {name: line.result() for name, line in reading}
@@ -192,9 +219,9 @@ def _merged_lines(folder):
 def finished_since(folder, since, origin, missing):
     """Those of the image shards `missing` ({path: records}) whose lines were written at `since` or
     later, in seconds of the file system's time, by whomever."""
-    by_name = {path.name: path for path in list(missing)}
-    for file_name, found in _stats(Path(folder) / "manifest").items():
-        path = by_name.get(file_name.removesuffix(".json"))
+    by_name = {f"{path.name}.json": path for path in list(missing)}
+    for file_name, found in _stats(Path(folder) / "manifest", by_name).items():
+        path = by_name[file_name]
         records = missing.get(path)
         if records is None or found.st_mtime < since:
             continue
@@ -202,32 +229,49 @@ def finished_since(folder, since, origin, missing):
             yield path
 
 
-def forget(folder, name):
-    """From now on a shard is not there."""
-    (Path(folder) / "manifest" / f"{name}.json").unlink(missing_ok=True)
+def forget(folder, line):
+    """From now on the shard of a line is not there, unless it has been made anew since the line was
+    read and has another."""
+    name = line["shard"]
+    if read_line(folder, name) == line:
+        if_there((Path(folder) / "manifest" / f"{name}.json").unlink)
 
 
 def merge(folder, *, me):
     """Writes manifest.jsonl anew if lines are not in it. A process that merges at the same time
     loses nothing: what is missing there is read from its own file."""
     folder = Path(folder)
-    known = {(line["shard"], line["line_ns"]) for line in _merged_lines(folder)}
-    there = {n.removesuffix(".json"): s.st_mtime_ns for n, s in _stats(folder / "manifest").items()}
-    if known == set(there.items()):
+    if is_merged(folder):
         return
-    lines = [line | {"line_ns": there[n]} for n, line in read_manifest(folder).items()]
+    there = _line_times(folder)
+    found = read_manifest(folder).items()
+    lines = [line | {"line_ns": there[name]} for name, line in found if name in there]
     _write_text(
         folder, MERGED, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), me
     )
 
 
-def _stats(folder):
-    """{name: its stat} of the files of a folder, by one listing."""
-    try:
+def is_merged(folder):
+    """Whether manifest.jsonl has all lines, as they are now."""
+    known = {(line["shard"], line["line_ns"]) for line in _merged_lines(Path(folder))}
+    return known == set(_line_times(Path(folder)).items())
+
+
+def _line_times(folder):
+    """{shard: when its line was written, in ns}."""
+    found = _stats(folder / "manifest")
+    return {name.removesuffix(".json"): stat.st_mtime_ns for name, stat in found.items()}
+
+
+def _stats(folder, names=None):
+    """{name: its stat} of the files of a folder, of all or of `names`, by one listing."""
+
+    def listing():
         with os.scandir(folder) as entries:
-            return {e.name: e.stat() for e in entries if e.is_file() and e.name[0] != "."}
-    except FileNotFoundError:
-        return {}
+            shown = (e for e in entries if e.name[0] != "." and (names is None or e.name in names))
+            return {e.name: if_there(e.stat) for e in shown if e.is_file()}
+
+    return {name: stat for name, stat in (if_there(listing) or {}).items() if stat}
 
 
 def read_record(folder, name, index):

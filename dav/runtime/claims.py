@@ -29,8 +29,10 @@ import socket
 import threading
 from pathlib import Path
 
+from dav.files import GONE, if_there
+
 BEATS = 5  # touches in a lease
-LOST = (errno.EEXIST, errno.ESTALE, errno.ENOENT)  # the last: its folder has just been removed
+LOST = (errno.EEXIST, *GONE)  # gone: its folder has just been removed
 
 
 class Claims:
@@ -74,7 +76,7 @@ class Claims:
             self._held.discard(piece)
         path = self._path(piece)
         if self._is_mine(path):
-            path.unlink(missing_ok=True)
+            if_there(path.unlink)
 
     def now(self):
         """The time as this file system tells it, in seconds."""
@@ -115,8 +117,9 @@ class Claims:
                 os.rename(aside, path)
                 return False
             aside.unlink()
-        except FileNotFoundError:
-            return True
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
         return True
 
     def _sweep(self):
@@ -124,14 +127,12 @@ class Claims:
         now = self.now()
         self._clock.unlink()
         for path in self._folder.iterdir():
-            if path.suffix != ".claim" and now - path.stat().st_mtime > self._lease_s:
-                path.unlink(missing_ok=True)
+            found = if_there(path.stat)
+            if found and path.suffix != ".claim" and now - found.st_mtime > self._lease_s:
+                if_there(path.unlink)
 
     def _is_mine(self, path):
-        try:
-            return path.read_text() == self._owner
-        except FileNotFoundError:
-            return False
+        return if_there(path.read_text) == self._owner
 
     def _beat(self):
         while not self._ended.wait(self._lease_s / BEATS):

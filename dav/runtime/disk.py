@@ -2,7 +2,7 @@
 
 import time
 
-from dav.errors import DavError, is_disk_full
+from dav.errors import DavError, Stopped, is_disk_full
 
 RETRY_S = 0.5, 10.0  # the first pause, and the longest: each is twice the one before
 
@@ -11,7 +11,7 @@ def wait_for_space(work, where, *, limit_s, tell, stopping):
     """work()'s result; while the disk is full, it is tried again, for at most `limit_s` seconds.
 
     tell(sentence) is called when the waiting begins and when it ends; stopping() → whether to give
-    up at once. Raises DavError, naming the folder `where`, when the time is over.
+    up at once. Raises Stopped then, and DavError when the time is over; both name `where`.
     """
     begin, pause_s = None, RETRY_S[0]
     while True:
@@ -20,8 +20,13 @@ def wait_for_space(work, where, *, limit_s, tell, stopping):
         except OSError as error:
             if not is_disk_full(error):
                 raise
+            if stopping():
+                raise Stopped(
+                    f"stopped, with no space left on device for {where}; make room, the same "
+                    "command continues"
+                ) from error
             waited_s = 0.0 if begin is None else time.monotonic() - begin
-            if waited_s >= limit_s or stopping():
+            if waited_s >= limit_s:
                 raise DavError(
                     f"no space left on device for {where}, after waiting {waited_s:.0f} s; make "
                     "room and run the same command again, nothing half-written counts as done"

@@ -1,14 +1,18 @@
+import contextlib
+import errno
 import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
+from dav import files
 from dav.data import label_shards, labels, sources
-from dav.errors import DavError
+from dav.errors import ConfigError, DavError
 
 TEACHER = "teacher A"
 
@@ -67,6 +71,7 @@ def test_a_changed_byte_is_found_by_the_files_time_and_then_by_its_checksum(two)
     os.utime(two / "b-00000", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert names(two) == {"b-00000", "b-00001"}
     assert names(two, verify=True) == {"b-00001"}
+    assert names(two) == {"b-00001"}, "what was found damaged is not taken for finished again"
     opened = label_shards.open_labels(two, {"b-00000": 3})
     with pytest.raises(DavError, match="label_verify=True finds damaged shards"):
         [opened[index] for index in range(3)]
@@ -85,7 +90,13 @@ def test_who_comes_second_changes_nothing(two):
     assert line == label_shards.read_line(two, "b-00000")
 
 
-def test_another_teachers_shard_is_replaced(two):
+def test_another_teachers_shard_is_not_replaced_but_where_it_is_forgotten(two):
+    before = (two / "b-00000").read_bytes()
+    with pytest.raises(ConfigError, match="teacher A.*teacher B.*another --config.labels_dir"):
+        commit(two, "b-00000", 3, start=7, teacher="teacher B")
+    assert (two / "b-00000").read_bytes() == before and names(two) == {"b-00000", "b-00001"}
+    assert list(label_shards.work_folder(two).iterdir()) == []
+    label_shards.forget(two, label_shards.read_line(two, "b-00000"))
     commit(two, "b-00000", 3, start=7, teacher="teacher B")
     assert names(two) == {"b-00001"}
     assert set(label_shards.finished_shards(two, "teacher B")) == {"b-00000"}
@@ -111,8 +122,27 @@ def test_merged_lines_are_not_read_again_and_newer_ones_are(two, monkeypatch):
         "b-00001": 4,
         "b-00002": 1,
     }
-    label_shards.forget(two, "b-00000")
+    label_shards.forget(two, lines["b-00000"])
     assert names(two) == {"b-00001", "b-00002"}
+
+
+def test_a_check_forgets_nothing_that_is_made_anew_meanwhile(two, monkeypatch):
+    before = damage(two / "b-00000")
+    os.utime(two / "b-00000", ns=(before.st_atime_ns, before.st_mtime_ns))
+    label_shards.merge(two, me="me")
+    read = label_shards.checksum
+
+    def read_slowly(path):
+        found = read(path)
+        if path.name == "b-00000" and path.parent == two:  # another process repairs it
+            (two / "b-00000").unlink()
+            commit(two, "b-00000", 3, start=7, me="another")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_shards, "checksum", read_slowly)
+        assert names(two, verify=True) == {"b-00001"}
+    assert names(two, verify=True) == {"b-00000", "b-00001"}
 
 
 def test_a_damaged_merged_manifest_costs_only_time(two):
@@ -130,6 +160,78 @@ def test_a_damaged_merged_manifest_costs_only_time(two):
     assert merged.stat().st_mtime_ns == before
 
 
+class Vanishing:
+    """A folder's entry that is removed before it is looked at."""
+
+    name = "b-00009.json"
+
+    def is_file(self):
+        return True
+
+    def stat(self):
+        raise FileNotFoundError(errno.ENOENT, "gone", self.name)
+
+
+def test_a_line_that_goes_during_a_listing_hides_no_other(two, monkeypatch):
+    scan = os.scandir
+
+    @contextlib.contextmanager
+    def scan_late(path):
+        with scan(path) as entries:
+            yield [Vanishing(), *entries]
+
+    monkeypatch.setattr(os, "scandir", scan_late)
+    assert names(two) == {"b-00000", "b-00001"}
+
+
+def test_a_line_that_comes_during_a_merge_is_left_for_the_next(two, monkeypatch):
+    read = label_shards.read_manifest
+
+    def read_late(folder):
+        commit(two, "b-00002", 1, me="another")
+        return read(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_shards, "read_manifest", read_late)
+        label_shards.merge(two, me="me")
+    lines = (two / label_shards.MERGED).read_text().splitlines()
+    assert [json.loads(line)["shard"] for line in lines] == ["b-00000", "b-00001"]
+    assert names(two) == {"b-00000", "b-00001", "b-00002"} and not label_shards.is_merged(two)
+
+
+def stale(times, call):
+    """`call`, that fails so often first, as for a file of NFS that another host has replaced."""
+    left = [times]
+
+    def fail(*args, **options):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return call(*args, **options)
+
+    return fail
+
+
+def test_what_another_host_replaces_is_read_again_and_what_it_removes_is_gone(two, monkeypatch):
+    line = label_shards.read_line(two, "b-00000")
+    for times in (1, 9):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_text", stale(times, Path.read_text))
+            assert label_shards.read_line(two, "b-00000") == (line if times == 1 else None)
+    label_shards.merge(two, me="me")
+    for place, name in ((Path, "read_bytes"), (os, "scandir"), (Path, "stat"), (files, "open")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, stale(1, getattr(place, name, open)), raising=False)
+            assert names(two, verify=True) == {"b-00000", "b-00001"}, name
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", stale(9, Path.stat))
+        assert not label_shards.is_whole(two, line, TEACHER, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stale(1, Path.unlink))
+        label_shards.forget(two, line)
+    assert names(two) == {"b-00001"}
+
+
 def test_what_is_finished_since_a_time(two):
     missing = {two / "images" / "b-00000": 3, two / "images" / "b-00001": 9}
     since = (two / "manifest" / "b-00000.json").stat().st_mtime
@@ -138,14 +240,55 @@ def test_what_is_finished_since_a_time(two):
     assert not list(label_shards.finished_since(two, since + 9, TEACHER, missing))
 
 
+def test_only_lines_of_missing_shards_are_looked_at(two, monkeypatch):
+    """60,000 shards on one file server, 64 processes that ask every minute."""
+    scan, looked = os.scandir, []
+
+    class Watched:
+        def __init__(self, entry):
+            self.name, self.is_file, self._entry = entry.name, entry.is_file, entry
+
+        def stat(self):
+            looked.append(self.name)
+            return self._entry.stat()
+
+    @contextlib.contextmanager
+    def watch(path):
+        with scan(path) as entries:
+            yield [Watched(entry) for entry in entries]
+
+    monkeypatch.setattr(os, "scandir", watch)
+    missing = {two / "images" / "b-00001": 2, two / "images" / "b-00002": 2}
+    found = label_shards.finished_since(two, 0.0, TEACHER, missing)
+    assert [path.name for path in found] == ["b-00001"] and looked == ["b-00001.json"]
+
+
 def test_a_shard_listed_as_damaged_is_so_until_it_is_labelled(tmp_path):
     label_shards.list_damaged(tmp_path, "b-00000", "it is torn", me="me")
     assert label_shards.damaged_shards(tmp_path) == {"b-00000": "it is torn"}
     listed = (tmp_path / "damaged" / "b-00000.json").stat().st_mtime
-    assert label_shards.damaged_shards(tmp_path, listed) == {"b-00000": "it is torn"}
-    assert not label_shards.damaged_shards(tmp_path, listed + 1)
+    assert label_shards.damage_of(tmp_path, "b-00000", listed) == "it is torn"
+    assert not label_shards.damage_of(tmp_path, "b-00000", listed + 1)
+    assert not label_shards.damage_of(tmp_path, "b-00001", listed)
     commit(tmp_path, "b-00000", 3)
     assert not label_shards.damaged_shards(tmp_path)
+
+
+def test_a_shard_may_be_labelled_while_the_damaged_ones_are_listed(tmp_path, monkeypatch):
+    for name in ("b-00000", "b-00001", "b-00002"):
+        label_shards.list_damaged(tmp_path, name, "it is torn", me="me")
+    read, torn = label_shards.read_json, {"b-00001": "it is torn", "b-00002": "it is torn"}
+
+    def read_late(path):
+        if path.name.startswith("b-00000"):
+            commit(tmp_path, "b-00000", 3, me="another")
+        return read(path)
+
+    monkeypatch.setattr(label_shards, "read_json", read_late)
+    assert label_shards.damaged_shards(tmp_path) == torn
+    label_shards.list_damaged(tmp_path, "b-00000", "it is torn", me="me")
+    (tmp_path / "manifest" / "b-00000.json").unlink()
+    assert not label_shards.damage_of(tmp_path, "b-00000", 0.0)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):

@@ -1,5 +1,6 @@
 """Claims between threads and real processes, alive, dead, and silent."""
 
+import errno
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -99,6 +101,22 @@ def test_an_empty_claim_is_one_that_is_just_being_made(tmp_path):
         assert not claims.take("piece")
         os.utime(path, (time.time() - 61,) * 2)
         assert claims.take("piece")
+
+
+def test_a_claim_that_another_host_has_given_back_is_gone_or_stale(tmp_path, monkeypatch):
+    """NFS and gcsfuse say ESTALE for what was removed after it had been found."""
+
+    def stale(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    with Claims(tmp_path, lease_s=60) as mine, Claims(tmp_path, lease_s=60) as his:
+        assert his.take("a") and mine.take("b")
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "read_text", stale)
+            assert not mine.take("a")
+            mine.release("b")
+        his.release("a")
+        assert mine.take("a")
 
 
 def test_of_many_that_find_a_stale_claim_one_gets_it(tmp_path):

@@ -2,7 +2,8 @@ import errno
 
 import pytest
 
-from dav.errors import DavError
+from dav.errors import DavError, Stopped
+from dav.main import explain
 from dav.runtime import disk
 
 
@@ -43,9 +44,24 @@ def test_it_does_not_wait_for_ever():
         wait(failing(10**6), limit_s=0.1)
 
 
-def test_asked_to_stop_it_gives_up():
-    with pytest.raises(DavError, match="no space left"):
+def test_asked_to_stop_it_gives_up_and_is_to_be_started_again(capsys):
+    with pytest.raises(
+        Stopped, match="no space left on device for /labels.*same command"
+    ) as raised:
         wait(failing(10**6), stop=True)
+    assert explain(raised.value) == 75
+    assert "stopped" in capsys.readouterr().err
+    with pytest.raises(DavError) as raised:
+        wait(failing(10**6), limit_s=0.0)
+    assert explain(raised.value) == 1
+
+
+def test_asked_to_stop_while_it_waits_it_is_stopped(monkeypatch):
+    asked = [False]
+    monkeypatch.setattr(disk.time, "sleep", lambda seconds: asked.__setitem__(0, True))
+    options = {"limit_s": 9.0, "tell": lambda said: None, "stopping": lambda: asked[0]}
+    with pytest.raises(Stopped):
+        disk.wait_for_space(failing(10**6), "/labels", **options)
 
 
 def test_other_errors_are_no_matter_of_space():
