@@ -7,13 +7,14 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DavError(Exception):
-    """Anything a user can act on: damaged data, missing stages, a full disk."""
+    """Anything a user can act on: damaged data, a full disk."""
 
     exit_code = 1
 
 
 class ConfigError(DavError):
-    """A command or configuration that cannot be carried out as it stands."""
+    """A command or configuration that cannot be carried out as it stands, or not yet: what an
+    earlier stage makes is missing. Starting it again would not change that."""
 
     exit_code = 2
 

@@ -107,7 +107,9 @@ def split_of(root, name, published):
     """The protocol's split if the set has it, else the first of SPLITS, else the only one."""
     folder = find(root, name)
     if folder is None:
-        raise DavError(f"data set {name!r} is not prepared below {root}; run --job=prepare first")
+        raise ConfigError(
+            f"data set {name!r} is not prepared below {root}; run --job=prepare first"
+        )
     found = {path.name.rpartition(".array_record")[0] for path in folder.glob("*.array_record-*")}
     splits = {stem.rpartition("-")[2] for stem in found}
     for split in (published.split, *SPLITS):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dav.data import label_shards, sources
-from dav.errors import DavError
+from dav.errors import ConfigError
 from dav.files import local_path
 from dav.runtime import checkpoint, workdir
 from dav.weights import load
@@ -101,10 +101,10 @@ def steps_done(config, paths):
 
 
 def check_trained(config, paths):
-    """Raises DavError, with the command to run, unless the recipe's training has finished."""
+    """Raises ConfigError, with the command to run, unless the recipe's training has finished."""
     done = steps_done(config, paths)
     if done < config.steps:
-        raise DavError(
+        raise ConfigError(
             f"the {config.recipe} in {paths.workdir} has {done} of {config.steps} steps; train it "
             "first: the same command without --job, or python -m dav.main "
             f"--config=configs/{config.recipe}.py:{config.preset} --workdir={paths.workdir} "

@@ -25,8 +25,8 @@ disk that all of them see (docs/scale.md). On Cloud TPU, GKE's TPU nodes and und
 processes find each other; elsewhere each is told where process 0 is, its own number and how many
 there are. --num_processes=1 alone: one process, whatever the environment says.
 
-Exit codes: 0 done; 2 wrong usage or config; 65 labelled, but for images that cannot be read; 75
-stopped on request, start again to continue; 1 anything else.
+Exit codes: 0 done; 2 wrong usage or config, or an earlier stage is missing; 65 labelled, but for
+images that cannot be read; 75 stopped on request, start again to continue; 1 anything else.
 """
 
 import errno

@@ -3,7 +3,7 @@
 from dav import folders
 from dav.data import label_shards, loader, mixture, pipeline, sources, workers
 from dav.data.examples import decode_example, decode_target
-from dav.errors import ConfigError, DavError
+from dav.errors import ConfigError
 
 
 def check(config):
@@ -78,7 +78,7 @@ def open_pseudo_labelled(config, paths, name):
     """The images of an unlabelled set, still encoded, with the teacher's labels."""
     missing = folders.missing_label_shards(config, paths, name)
     if missing:
-        raise DavError(
+        raise ConfigError(
             f"{len(missing)} label shards of {name!r} are missing below {paths.labels}; run the "
             "same command with --job=label (or without --job) first"
         )

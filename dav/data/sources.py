@@ -9,7 +9,7 @@ import itertools
 from dataclasses import dataclass
 
 from dav.data import prepare
-from dav.errors import DavError
+from dav.errors import ConfigError, DavError
 from dav.files import read_json
 
 REBUILD = "run the same command with --job=prepare, which finds and rebuilds damaged shards"
@@ -31,13 +31,15 @@ def open_split(root, name, split):
 
 
 def split_shards(root, name, split):
-    """The shards of one split of a prepared data set, in order. Raises DavError for none."""
+    """The shards of one split of a prepared data set, in order. Raises ConfigError for none."""
     folder = prepare.find(root, name)
     if folder is None:
-        raise DavError(f"data set {name!r} is not prepared below {root}; run --job=prepare first")
+        raise ConfigError(
+            f"data set {name!r} is not prepared below {root}; run --job=prepare first"
+        )
     paths = sorted(folder.glob(f"*-{split}.array_record-*"))
     if not paths:
-        raise DavError(f"data set {name!r} in {folder} has no split {split!r}")
+        raise ConfigError(f"data set {name!r} in {folder} has no split {split!r}")
     return paths
 
 
