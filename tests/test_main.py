@@ -86,7 +86,7 @@ def test_a_missing_data_path_is_named(capsys, tmp_path):
 )
 def test_a_stage_alone_says_what_it_lacks(capsys, tmp_path, job, message):
     code, said = refuse(capsys, STUDENT, f"--job={job}", f"--workdir={tmp_path}")
-    assert code == 1 and message in said
+    assert code == 2 and message in said
 
 
 def test_nothing_to_evaluate_on_is_told(capsys, tmp_path):
@@ -98,9 +98,9 @@ def test_nothing_to_evaluate_on_is_told(capsys, tmp_path):
 def test_labels_without_a_teacher_say_how_to_train_it(capsys, tmp_path, sample_root):
     arguments = [STUDENT, f"--workdir={tmp_path}", f"--config.data.root={sample_root}"]
     code, said = refuse(capsys, *arguments, "--job=label")
-    assert code == 1 and f"--config=configs/teacher.py:mini --workdir={tmp_path}/teacher" in said
+    assert code == 2 and f"--config=configs/teacher.py:mini --workdir={tmp_path}/teacher" in said
     code, said = refuse(capsys, *arguments, "--job=train")
-    assert code == 1 and "4 label shards of 'sample/photos' are missing" in said
+    assert code == 2 and "4 label shards of 'sample/photos' are missing" in said
     assert "--job=label" in said
 
 
