@@ -195,6 +195,22 @@ def test_settings_that_cannot_be_are_refused(option, message):
         recipe.check(config_of(f"--config.{option}"))
 
 
+@pytest.mark.parametrize(
+    ("option", "nearest"),
+    [
+        ("label_short_side_px=505", "504 or 518"),
+        ("short_side_px=520", "518 or 532"),  # which labelling follows
+        ("label_short_side_px=7", "14 or 28"),
+    ],
+)
+def test_new_labels_are_of_whole_patches_and_old_ones_stay_usable(option, nearest):
+    config = config_of(f"--config.{option}")
+    with pytest.raises(ConfigError, match=rf"label_short_side_px=\d+ .* multiple of 14.*{nearest}"):
+        recipe.check(config)
+    recipe.check(config, makes_labels=False)
+    recipe.check(preset("mini-labelled", "--config.short_side_px=520"))
+
+
 def test_a_batch_must_split_into_its_parts():
     with pytest.raises(ConfigError, match="labelled=4 does not split over 1 devices in 3 parts"):
         recipe.check_trainable(config_of("--config.accumulate=3"))

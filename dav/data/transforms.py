@@ -132,14 +132,17 @@ def resize_crop(image, size):
 
 def check_maps(example, stored):
     """Raises DavError unless an example's maps are there and have the shape of its image, which is
-    stored with (height, width); the network's sizes, multiples of its patch, count as equal."""
+    stored with (height, width); any network_size of the image counts as of its shape."""
     if "disparity" not in example:
         raise DavError(
             f"example {example['id']} has no map to learn from: its data set is unlabelled, or "
             "made of pairs"
         )
     height, width = example["disparity"].shape
-    if abs(width - height * stored[1] / stored[0]) > PATCH_PX:
+    ratio = stored[1] / stored[0]
+    # network_size raises the short side by up to a patch, which counts `ratio` times if that is the
+    # height, and rounds the long one by half a patch.
+    if abs(width - height * ratio) > (max(1, ratio) + 0.5) * PATCH_PX:
         raise DavError(
             f"example {example['id']}: image {tuple(stored)} and map {(height, width)} are of "
             "different shape; prepare this data set again"

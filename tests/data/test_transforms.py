@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from dav.data.transforms import (
     Span,
+    check_maps,
     covering_size,
     network_size,
     random_span,
@@ -182,6 +183,26 @@ def test_half_of_the_views_are_flipped_and_every_place_is_cropped():
     assert 70 < sum(flipped) < 130
     left = {float(view["disparity"].min()) for view in views}
     assert min(left) < 2 and len(left) > 30
+
+
+LABEL_SIDES_PX = (140, 384, 500, 505, 512, 518, 520, 1024)
+IMAGE_SIZES = (
+    *((480, 640), (720, 1280), (518, 1036), (500, 1250), (518, 1554), (400, 1400)),
+    *((640, 480), (1554, 518), (500, 500), (375, 1242), (2000, 1333)),
+)
+
+
+@pytest.mark.parametrize("label_short_side_px", LABEL_SIDES_PX)
+def test_maps_of_every_network_size_are_of_the_shape_of_their_image(label_short_side_px):
+    for size in IMAGE_SIZES:
+        label_size = network_size(*size, label_short_side_px)
+        check_maps({"id": "a", "disparity": np.zeros(label_size, np.float32)}, size)
+
+
+@pytest.mark.parametrize(("size", "shape"), [((480, 640), (518, 777)), ((518, 1554), (518, 1470))])
+def test_maps_of_another_aspect_are_refused(size, shape):
+    with pytest.raises(DavError, match="of different shape"):
+        check_maps({"id": "a", "disparity": np.zeros(shape, np.float32)}, size)
 
 
 def test_maps_of_another_shape_and_missing_ones_are_refused():
