@@ -13,7 +13,7 @@ from dav.data.inspect import evenly
 from dav.data.prepare import find
 from dav.errors import ConfigError, DavError
 from dav.evaluation.alignment import ALIGNMENTS
-from dav.evaluation.protocols import CROPS, SPLITS, UP_TO_SCALE, protocol_of
+from dav.evaluation.protocols import CROPS, SHORT_SIDE_PX, SPLITS, UP_TO_SCALE, protocol_of
 from dav.evaluation.scoring import Rules
 from dav.files import checksum
 from dav.threads import in_threads
@@ -32,7 +32,7 @@ class Options:
     min_depth_m: float | None = None
     space: str = "depth"
     limit: int = 0  # images, evenly spaced; 0: all
-    size_px: int = 518
+    size_px: int = SHORT_SIDE_PX
     dtype: str = "float32"
     batch_size: int | None = None
 

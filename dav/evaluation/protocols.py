@@ -10,6 +10,7 @@ Shapes: H W image and truth.
 import dataclasses
 from dataclasses import dataclass
 
+SHORT_SIDE_PX = 518  # of the network's input, which the papers do state
 SPLITS = ("test", "heldout", "val")  # where a set has not its protocol's: the first of these
 
 
