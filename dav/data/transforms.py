@@ -28,10 +28,14 @@ def network_size(height, width, short_side_px):
 
 
 def resize_image(image, size):
-    """uint8 [H, W, 3] → uint8 [*size, 3]; area average to shrink, cubic to enlarge."""
-    shrinks = size[0] < image.shape[0]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.resize(image, size[::-1], interpolation=method)
+    """uint8 [H, W, 3] → uint8 [*size, 3]; each side that shrinks by area average, then each that
+    grows by cubic: OpenCV averages only where no side grows."""
+    smallest = tuple(map(min, image.shape[:2], size))
+    if image.shape[:2] != smallest:
+        image = cv2.resize(image, smallest[::-1], interpolation=cv2.INTER_AREA)
+    if smallest == tuple(size):
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def covering_size(height, width, short_side_px, crop_px):

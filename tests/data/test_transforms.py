@@ -13,6 +13,7 @@ from dav.data.transforms import (
     random_view,
     resize_crop,
     resize_example,
+    resize_image,
 )
 from dav.errors import DavError
 
@@ -164,6 +165,21 @@ def test_images_are_shrunk_and_enlarged_by_fitting_methods(size, method):
     expected = cv2.resize(image, size[::-1], interpolation=getattr(cv2, f"INTER_{method}"))
     np.testing.assert_array_equal(resize_crop(image, size), expected)
     assert resize_crop(image, (100, 120)) is image
+
+
+@pytest.mark.parametrize("size", [(60, 120), (60, 100), (40, 120), (90, 120), (90, 45)])
+def test_what_a_side_loses_is_averaged_whatever_the_other_does(size):
+    """Stripes of one pixel across the long side become grey, in an image and in its upright twin,
+    and where nothing shrinks the filter is cubic."""
+    stripes = np.zeros((60, 240, 3), np.uint8)
+    stripes[:, ::2] = 255
+    lying = resize_image(stripes, size)
+    assert lying.shape == (*size, 3) and lying[:, 2:-2].std() < 30
+    upright = resize_image(stripes.transpose(1, 0, 2).copy(), size[::-1])
+    np.testing.assert_array_equal(upright.transpose(1, 0, 2), lying)
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    larger = cv2.resize(image, (120, 60), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(resize_image(image, (60, 120)), larger)
 
 
 def test_no_disparity_is_invented():
