@@ -130,7 +130,7 @@ def preset(name, *options, recipe="student"):
 
 @pytest.mark.parametrize("size", STUDENTS)
 def test_every_preset_of_the_student_can_be_used(size):
-    for arm in ARMS if not size.startswith("v2") else ARMS[2:]:
+    for arm in ARMS if not size.startswith("v2") else ARMS[1:]:
         config = preset(size + arm)
         recipe.check(config)
         assert recipe.make_objective(config) and folders.identity(config)
@@ -146,6 +146,12 @@ def test_unknown_presets_are_refused_with_the_known_ones():
     for name in ("vitx", "vits-weak", "v3-vits"):
         with pytest.raises(ConfigError, match="unknown preset.*vits"):
             preset(name)
+
+
+@pytest.mark.parametrize("size", [size for size in STUDENTS if size.startswith("v2")])
+def test_the_second_versions_students_have_no_labelled_arm(size):
+    with pytest.raises(ConfigError, match=f"{size}-labelled.*no labelled images.*without v2-"):
+        preset(f"{size}-labelled")
 
 
 @pytest.mark.parametrize("size", ["mini", "vits"])
