@@ -142,4 +142,4 @@ def take_away(config, arm):
         for name in [key for key in config if key.startswith("label_")]:
             del config[name]
         if "passes" in config:
-            del config.passes
+            del config.passes, config.images.unlabelled

@@ -165,6 +165,12 @@ def test_the_arms_of_the_ablation_differ_in_one_ingredient_at_equal_steps_and_im
     assert [folders.trains_teacher(config) for config in arms] == [False, True, True, True]
 
 
+def test_the_labelled_arm_says_nothing_of_unlabelled_images():
+    config = preset("vits-labelled")
+    assert dict(config.images) == {"labelled": 1_599_000}
+    assert "unlabelled" not in str(folders.identity(config))
+
+
 def test_steps_follow_from_passes_images_and_batch_until_they_are_set():
     assert preset("vitl").steps == 62_300_000 // 128
     assert preset("vitl", "--config.batch.unlabelled=256").steps == 62_300_000 // 256
