@@ -142,6 +142,7 @@ BUILDERS = tuple(
     Builder(
         name=name,
         kind="labelled",
+        sky_unmarked="outdoor" in parts,
         plan=functools.partial(plan, parts=parts),
         read=read,
         counts=counts,

@@ -66,6 +66,7 @@ BUILDERS = (
     Builder(
         name="hrwsi",
         kind="labelled",
+        sky_unmarked=True,
         plan=plan,
         read=read,
         counts={"train": 20_378, "val": 400},
