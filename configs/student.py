@@ -12,8 +12,8 @@ sets, with a vitl teacher. `v2-vits`, `v2-vitb` and `v2-vitl` are the students o
 the sets.
 
 ARM takes ingredients away, for the paper's ablation (its table 9), with equal steps and images:
-`labelled` images alone; `pseudo`-labelled ones too; `strong` perturbations too; without ARM,
-feature alignment too.
+`labelled` images alone (not for V2, whose students have none); `pseudo`-labelled ones too; `strong`
+perturbations too; without ARM, feature alignment too.
 
 --config.teacher_weights=SPEC labels with given weights instead of a teacher of one's own.
 """
@@ -41,13 +41,7 @@ UNLABELLED_IMAGES = 62_300_000  # the sum of the paper's table 1
 
 def get_config(preset="mini"):
     """The recipe of one preset; config.teacher is the teacher's own recipe."""
-    size, arm = next(
-        ((preset.removesuffix(f"-{a}"), a) for a in ARMS if preset.endswith(f"-{a}")), (preset, "")
-    )
-    if size not in SIZES:
-        raise ValueError(
-            f"unknown preset {preset!r}; SIZE: {', '.join(SIZES)}; -{', -'.join(ARMS)}"
-        )
+    size, arm = size_and_arm(preset)
     config = TEACHER["get_config"](size.removeprefix("v2-"))
     config.recipe = "student"
     config.preset = preset
@@ -68,6 +62,23 @@ def get_config(preset="mini"):
     if arm:
         take_away(config, arm)
     return config
+
+
+def size_and_arm(preset):
+    """(SIZE, ARM) of a preset; raises ValueError for what there is not."""
+    size, arm = next(
+        ((preset.removesuffix(f"-{a}"), a) for a in ARMS if preset.endswith(f"-{a}")), (preset, "")
+    )
+    if size not in SIZES:
+        raise ValueError(
+            f"unknown preset {preset!r}; SIZE: {', '.join(SIZES)}; -{', -'.join(ARMS)}"
+        )
+    if size.startswith("v2-") and arm == "labelled":
+        raise ValueError(
+            f"preset {preset!r} would learn from nothing: V2's students have no labelled images; "
+            "take the size without v2-, or configs/teacher.py:v2"
+        )
+    return size, arm
 
 
 def set_labelling(config):
@@ -131,4 +142,4 @@ def take_away(config, arm):
         for name in [key for key in config if key.startswith("label_")]:
             del config[name]
         if "passes" in config:
-            del config.passes
+            del config.passes, config.images.unlabelled

@@ -135,8 +135,10 @@ def find_sets(data, options):
         for name, root in found.items():
             if roots.get(name, root) != root:
                 raise ConfigError(f"{name} stands below {roots[name]} and below {root}; name one")
-            if len(found) > 1 and not evaluation_data.has_truth(root, name, options):
-                print(f"{name}: left out, it has no ground truth")
+            _, records = evaluation_data.open_records(root, name, options)
+            lacking = evaluation_data.why_no_truth(name, records)
+            if lacking and len(found) > 1:
+                print(f"{name}: left out, {lacking}")
                 continue
             roots[name] = root
     if not roots:

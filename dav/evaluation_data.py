@@ -8,12 +8,19 @@ import numpy as np
 
 from dav.data import sources
 from dav.data.examples import decode_example, decode_metric_example
-from dav.data.frames import DEPTH_M, PAIRS
+from dav.data.frames import DEPTH_M, DISPARITY, PAIRS
 from dav.data.inspect import evenly
 from dav.data.prepare import find
 from dav.errors import ConfigError, DavError
 from dav.evaluation.alignment import ALIGNMENTS
-from dav.evaluation.protocols import CROPS, SPLITS, UP_TO_SCALE, protocol_of
+from dav.evaluation.protocols import (
+    CROPS,
+    SHORT_SIDE_PX,
+    SPLITS,
+    UNKNOWN_SHIFT,
+    UP_TO_SCALE,
+    protocol_of,
+)
 from dav.evaluation.scoring import Rules
 from dav.files import checksum
 from dav.threads import in_threads
@@ -32,7 +39,7 @@ class Options:
     min_depth_m: float | None = None
     space: str = "depth"
     limit: int = 0  # images, evenly spaced; 0: all
-    size_px: int = 518
+    size_px: int = SHORT_SIDE_PX
     dtype: str = "float32"
     batch_size: int | None = None
 
@@ -71,18 +78,21 @@ def open_records(root, name, options):
     return split, records
 
 
-def has_truth(root, name, options):
-    """Whether a data set is labelled."""
-    return bool(open_records(root, name, options)[1][0]["quantity"])
+def why_no_truth(name, records):
+    """In words why nothing can be evaluated against a data set; "" if it has ground truth."""
+    if name in UNKNOWN_SHIFT:
+        return "its disparity has an unknown shift, which would decide every figure"
+    return "" if records[0]["quantity"] else "it is unlabelled"
 
 
 def choose(root, name, loaded, options):
-    """What is evaluated of a data set, and how."""
+    """What is evaluated of a data set, and how. Raises DavError for one without ground truth."""
     published = protocol_of(name)
     split, records = open_records(root, name, options)
     quantity = records[0]["quantity"].decode()
-    if not quantity:
-        raise DavError(f"data set {name!r} is unlabelled; there is no truth to evaluate against")
+    lacking = why_no_truth(name, records)
+    if lacking:
+        raise DavError(f"data set {name!r} has no truth to evaluate against: {lacking}")
     indices = evenly(len(records), options.limit or len(records))
     rules = Rules(
         max_depth_m=(options.max_depth_m or published.max_depth_m) if quantity == DEPTH_M else None,
@@ -131,7 +141,8 @@ def fingerprint(root, name, split):
 def in_words(published, quantity, rules, loaded, options):
     """The whole protocol as plain values; it belongs beside every number."""
     models = {one.model.name: one.sha256 for one in loaded}
-    common = {"source": published.source, "truth": published.truth}
+    truth = published.truth + (", disparity: 0 is infinitely far" if quantity == DISPARITY else "")
+    common = {"source": published.source, "truth": truth}
     network = {"short_side_px": options.size_px, "dtype": options.dtype, "weights_sha256": models}
     resize = "prediction to the truth's size, bilinear, corners aligned; the truth never"
     if quantity == PAIRS:

@@ -88,6 +88,9 @@ def deviations(result):
         for name in ("crop", "min_depth_m", "max_depth_m")
         if name in own and own[name] != getattr(usual, name)
     ]
+    side_px = own.get("short_side_px", protocols.SHORT_SIDE_PX)
+    if side_px != protocols.SHORT_SIDE_PX:
+        words.append(f"{entry('short_side_px')} {plain(side_px)}")
     align = own.get("align", "lstsq_disparity")
     hows = set(align.values()) if isinstance(align, dict) else {align}
     return words + [f"align {how}" for how in sorted(hows - {"lstsq_disparity"})]

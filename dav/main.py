@@ -178,7 +178,7 @@ def run(config, workdir, job, start, planning):
     check_job(job)
     from dav import auto, evaluate, folders, label, plan, prepare, recipe, train
 
-    recipe.check(config)
+    recipe.check(config, makes_labels=job not in ("train", "evaluate"))
     jobs = {
         "auto": auto.auto,
         "prepare": prepare.prepare,

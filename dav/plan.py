@@ -81,7 +81,8 @@ def show(config, paths, *, devices=None, mfu=None):
     stages = make_stages(config, paths)
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices=devices)
     devices = list(mesh.devices.flat)
-    for line in [*recipe_lines(config, paths, mesh), *schedule_lines(config, paths)]:
+    lines = [*recipe_lines(config, paths, mesh), *schedule_lines(config, paths)]
+    for line in [*lines, *prepare.sky_lines(config, paths)]:
         print(line)
     peak = perf.peak_of(devices) or perf.matmul_flops_per_s()
     rate = peak * (mfu or perf.expected_share(devices))

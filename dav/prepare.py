@@ -43,6 +43,8 @@ def main(argv):
             return
         entry.quieten()
         print(prepare_set(**arguments))
+        if lacks_sky(arguments["root"], arguments["name"]):
+            print(sky_line([arguments["name"]]))
 
     return entry.carry_out(argv, __doc__, work, folder_options="--out")
 
@@ -144,8 +146,43 @@ def prepare(config, paths):
     run = make_run(1 if all(map(is_embedded, names)) else building.cores())
     for name in names:
         print(prepare_set(name, paths.data, raw=raw_folder(config, name), run=run))
+    for line in sky_lines(config, paths):
+        print(line)
     if complete:
         print("data: every set was there and has been checked, nothing left to do")
+
+
+def sky_lines(config, paths):
+    """What to say of labelled sets of a recipe and its teacher that are without sky, or will be
+    when they are made on the way; nothing, or one line."""
+    from dav import folders
+
+    names = list(config.data.labelled)
+    if folders.trains_teacher(config):
+        names += config.teacher.data.labelled
+    lacking = [n for n in dict.fromkeys(names) if lacks_sky(paths.data, n, raw=config.data.raw)]
+    return [sky_line(lacking)] if lacking else []
+
+
+def lacks_sky(root, name, *, raw=""):
+    """Whether a data set whose maps do not tell its skies was prepared without masks of them, or is
+    not there yet and will be made of the folder `raw`, which takes none."""
+    if not (catalog.can_build(name) and catalog.builder_of(name).sky_unmarked):
+        return False
+    folder = engine.find(root, name)
+    if folder is None:
+        return bool(raw)
+    report = folder / engine.REPORT
+    return report.exists() and not read_json(report)["options"]["sky"]
+
+
+def sky_line(names):
+    """What to do for data sets without sky."""
+    return (
+        f"sky        {', '.join(names)}: without sky masks, so that no sky is supervised as "
+        "infinitely far, as in the paper; make masks with python -m dav.data.sky, and "
+        'prepare anew with --sky (docs/data.md, "Sky")'
+    )
 
 
 def is_embedded(name):

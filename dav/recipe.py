@@ -47,8 +47,9 @@ def data_set_names(config):
     return list(dict.fromkeys(names))
 
 
-def check(config):
-    """Raises ConfigError for values that no job could use."""
+def check(config, *, makes_labels=True):
+    """Raises ConfigError for values that no job could use, or that no new label should be made
+    with; with makes_labels False the latter pass, so that labels that are there stay usable."""
     recipe_network.check(config)
     if len(config.crop_px) != 2 or any(n < PATCH_PX or n % PATCH_PX for n in config.crop_px):
         raise ConfigError(
@@ -78,8 +79,21 @@ def check(config):
         if images < 1:
             raise ConfigError(f"config.batch.{kind}={images} must be at least 1")
     recipe_data.check(config)
+    if makes_labels and folders.uses_labels(config):
+        _check_label_size(config)
     if folders.trains_teacher(config):
         check(config.teacher)
+
+
+def _check_label_size(config):
+    side = config.label_short_side_px
+    if side % PATCH_PX:
+        lower = max(1, side // PATCH_PX) * PATCH_PX
+        raise ConfigError(
+            f"config.label_short_side_px={side} (config.short_side_px unless it is set) must be a "
+            f"multiple of {PATCH_PX}, such as {lower} or {lower + PATCH_PX}; labels that were made "
+            "with it can still be trained on, with --job=train"
+        )
 
 
 def _value(config, name, default):

@@ -6,6 +6,7 @@ import re
 import shlex
 import socket
 
+import cv2
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -235,6 +236,43 @@ def test_a_folder_above_several_sets_names_all_that_have_truth(sample_root, caps
     assert "sample/photos: left out" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="no prepared data set"):
         evaluate.find_sets([sample_root / "sample" / "icl" / "1.0.0" / "parts"], options)
+
+
+@pytest.fixture
+def hrwsi_root(tmp_path):
+    """The root of HRWSI with one image of random disparity in each split."""
+    disparity = np.random.default_rng(0).integers(0, 256, (12, 20), np.uint8)
+    for split in ("train", "val"):
+        maps = {"imgs/a.jpg": np.dstack(3 * [disparity]), "gts/a.png": disparity}
+        for name, values in (maps | {"valid_masks/a.png": disparity | 1}).items():
+            path = tmp_path / "raw" / split / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), values)
+    prepare.prepare(tmp_path / "data", "hrwsi", raw=tmp_path / "raw")
+    return tmp_path / "data"
+
+
+def test_disparity_of_unknown_shift_is_no_truth(hrwsi_root, sample_root, capsys):
+    options = evaluation_data.Options()
+    models = evaluate.blind_models()
+    with pytest.raises(DavError, match="'hrwsi'.*unknown shift.*would decide every figure"):
+        evaluation_data.choose(hrwsi_root, "hrwsi", models, options)
+    (hrwsi_root / "sample").symlink_to(sample_root / "sample")
+    assert "sample/tum" in evaluate.find_sets([hrwsi_root], options)
+    assert "hrwsi: left out, its disparity has an unknown shift" in capsys.readouterr().out
+
+
+def test_ones_own_disparity_is_evaluated_as_one_without_shift(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "dataset.yaml").write_text("images: '*.jpg'\ndisparity: '*.npy'\n")
+    assert cv2.imwrite(str(raw / "a.jpg"), np.zeros((12, 20, 3), np.uint8))
+    np.save(raw / "a.npy", np.random.default_rng(0).uniform(1, 9, (12, 20)).astype(np.float32))
+    prepare.prepare(tmp_path / "data", "folder/own", raw=raw)
+    chosen = evaluation_data.choose(
+        tmp_path / "data", "folder/own", evaluate.blind_models(), evaluation_data.Options()
+    )
+    assert chosen.protocol["truth"] == "as measured, disparity: 0 is infinitely far"
 
 
 def test_one_name_below_two_roots_is_refused(sample_root, tmp_path):

@@ -22,6 +22,7 @@ PROTOCOL = {
     "crop": "garg",
     "min_depth_m": 1e-3,
     "max_depth_m": 80.0,
+    "short_side_px": 518,
     "weights_sha256": {"small <net>": "ab" * 32},
 }
 
@@ -225,6 +226,7 @@ def test_what_nobody_reproduces_is_marked_so(tmp_path, data, images):
         ({"protocol": PROTOCOL | {"crop": "none"}}, "here crop none"),
         ({"protocol": PROTOCOL | {"max_depth_m": 50.0}}, "here max depth (m) 50."),
         ({"protocol": PROTOCOL | {"align": {"a": "none", "b": "lstsq_disparity"}}}, "align none"),
+        ({"protocol": PROTOCOL | {"short_side_px": 168}}, "here short side (px) 168."),
         ({"data": "nyuv2/filled", "images": 654}, "they agree with raw depth"),
         ({"images": 600, "skipped": (("x", "y"),) * 52}, "these over 600 of the test split, 52"),
     ],
@@ -250,6 +252,13 @@ def test_pairs_have_a_table_by_scene_with_the_published_one(tmp_path):
     assert f"small <net> 95.3 {scenes}" in rows and f"runs/student & co 85.3 {scenes}" in rows
     assert "Depth Anything V2 ViT-S 95.3 92.9 93.0 98.4 94.4 95.7 96.4 99.2 96.6" in rows
     assert "Depth Anything V2 ViT-G 97.4" + " –" * 8 in rows
+
+
+def test_pairs_seen_at_another_size_are_not_compared(tmp_path):
+    one = dataclasses.replace(pair_result(), protocol={"short_side_px": 1036})
+    page = written(tmp_path, [one])
+    assert "here short side (px) 1036." in text_of(page)
+    assert 'class="published"' not in page
 
 
 def test_a_warning_and_the_protocol_are_said_but_checksums_folded(tmp_path):

@@ -130,7 +130,7 @@ def preset(name, *options, recipe="student"):
 
 @pytest.mark.parametrize("size", STUDENTS)
 def test_every_preset_of_the_student_can_be_used(size):
-    for arm in ARMS if not size.startswith("v2") else ARMS[2:]:
+    for arm in ARMS if not size.startswith("v2") else ARMS[1:]:
         config = preset(size + arm)
         recipe.check(config)
         assert recipe.make_objective(config) and folders.identity(config)
@@ -148,6 +148,12 @@ def test_unknown_presets_are_refused_with_the_known_ones():
             preset(name)
 
 
+@pytest.mark.parametrize("size", [size for size in STUDENTS if size.startswith("v2")])
+def test_the_second_versions_students_have_no_labelled_arm(size):
+    with pytest.raises(ConfigError, match=f"{size}-labelled.*no labelled images.*without v2-"):
+        preset(f"{size}-labelled")
+
+
 @pytest.mark.parametrize("size", ["mini", "vits"])
 def test_the_arms_of_the_ablation_differ_in_one_ingredient_at_equal_steps_and_images(size):
     arms = [preset(size + arm) for arm in ARMS]
@@ -157,6 +163,12 @@ def test_the_arms_of_the_ablation_differ_in_one_ingredient_at_equal_steps_and_im
     assert [c.objective.perturb for c in arms] == [False, False, True, True]
     assert [c.objective.align_features for c in arms] == [False, False, False, True]
     assert [folders.trains_teacher(config) for config in arms] == [False, True, True, True]
+
+
+def test_the_labelled_arm_says_nothing_of_unlabelled_images():
+    config = preset("vits-labelled")
+    assert dict(config.images) == {"labelled": 1_599_000}
+    assert "unlabelled" not in str(folders.identity(config))
 
 
 def test_steps_follow_from_passes_images_and_batch_until_they_are_set():
@@ -193,6 +205,22 @@ def test_the_second_version_is_as_its_paper_says():
 def test_settings_that_cannot_be_are_refused(option, message):
     with pytest.raises(ConfigError, match=message):
         recipe.check(config_of(f"--config.{option}"))
+
+
+@pytest.mark.parametrize(
+    ("option", "nearest"),
+    [
+        ("label_short_side_px=505", "504 or 518"),
+        ("short_side_px=520", "518 or 532"),  # which labelling follows
+        ("label_short_side_px=7", "14 or 28"),
+    ],
+)
+def test_new_labels_are_of_whole_patches_and_old_ones_stay_usable(option, nearest):
+    config = config_of(f"--config.{option}")
+    with pytest.raises(ConfigError, match=rf"label_short_side_px=\d+ .* multiple of 14.*{nearest}"):
+        recipe.check(config)
+    recipe.check(config, makes_labels=False)
+    recipe.check(preset("mini-labelled", "--config.short_side_px=520"))
 
 
 def test_a_batch_must_split_into_its_parts():

@@ -8,7 +8,7 @@ decoding gives the examples that all of dav works with:
     disparity  float32 [H, W]     larger = nearer, any positive scale; 0 where invalid and in skies
     valid      bool    [H, W]     with the sky
 
-or, for evaluation and metric training, in place of disparity
+or, for evaluation in metres, in place of disparity
 
     depth_m    float32 [H, W]     planar depth in metres; 0 where invalid and in skies
     valid      bool    [H, W]     without the sky
@@ -88,8 +88,8 @@ def decode_metric_example(record):
     name, quantity = record["id"].decode(), record["quantity"].decode()
     if quantity != DEPTH_M:
         raise DavError(
-            f"example {name} has {quantity or 'no target'}, not depth in metres; metric training "
-            "and evaluation need a set of measured depth"
+            f"example {name} has {quantity or 'no target'}, not depth in metres; evaluation in "
+            "metres needs a set of measured depth"
         )
     image = decode_image(record["image"], name)
     scale = float(record["unit"]), float(record["growth"])

@@ -71,4 +71,5 @@ class Builder:
     counts: dict = field(default_factory=dict)  # published number of images, by split
     items_per_shard: int = 512
     version: str = "1.0.0"
+    sky_unmarked: bool = False  # its maps do not tell the skies in its images: masks have to
     keep_images: bool = True  # False: images may be stored smaller and as JPEG

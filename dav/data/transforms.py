@@ -28,10 +28,14 @@ def network_size(height, width, short_side_px):
 
 
 def resize_image(image, size):
-    """uint8 [H, W, 3] → uint8 [*size, 3]; area average to shrink, cubic to enlarge."""
-    shrinks = size[0] < image.shape[0]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.resize(image, size[::-1], interpolation=method)
+    """uint8 [H, W, 3] → uint8 [*size, 3]; each side that shrinks by area average, then each that
+    grows by cubic: OpenCV averages only where no side grows."""
+    smallest = tuple(map(min, image.shape[:2], size))
+    if image.shape[:2] != smallest:
+        image = cv2.resize(image, smallest[::-1], interpolation=cv2.INTER_AREA)
+    if smallest == tuple(size):
+        return image
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def covering_size(height, width, short_side_px, crop_px):
@@ -132,14 +136,17 @@ def resize_crop(image, size):
 
 def check_maps(example, stored):
     """Raises DavError unless an example's maps are there and have the shape of its image, which is
-    stored with (height, width); the network's sizes, multiples of its patch, count as equal."""
+    stored with (height, width); any network_size of the image counts as of its shape."""
     if "disparity" not in example:
         raise DavError(
             f"example {example['id']} has no map to learn from: its data set is unlabelled, or "
             "made of pairs"
         )
     height, width = example["disparity"].shape
-    if abs(width - height * stored[1] / stored[0]) > PATCH_PX:
+    ratio = stored[1] / stored[0]
+    # network_size raises the short side by up to a patch, which counts `ratio` times if that is the
+    # height, and rounds the long one by half a patch.
+    if abs(width - height * ratio) > (max(1, ratio) + 0.5) * PATCH_PX:
         raise DavError(
             f"example {example['id']}: image {tuple(stored)} and map {(height, width)} are of "
             "different shape; prepare this data set again"

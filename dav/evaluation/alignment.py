@@ -17,7 +17,8 @@ import numpy as np
 
 ALIGNMENTS = ("lstsq_disparity", "lstsq_depth", "median", "none")
 # A disparity below this share of the image's largest counts as that share where depth is needed:
-# the networks predict 0 for what is far. The authors do not say what they do; we chose it.
+# the networks predict 0 for what is far. So does a metric depth by `median`, which divides by it.
+# The authors do not say what they do; we chose it.
 FLOOR = 1e-3
 FLAT = 1e-14  # variance by squared mean, less than float32 can tell from a constant
 
@@ -30,7 +31,7 @@ class Alignment:
     is_metric: bool  # the prediction is depth; else disparity
     scale: float
     shift: float
-    floor: float  # smallest value of the prediction that is inverted
+    floor: float  # smallest value of the prediction that is inverted, or a ratio is taken of
 
 
 def fit(prediction, depth, how, *, is_metric=False):
@@ -45,9 +46,9 @@ def fit(prediction, depth, how, *, is_metric=False):
     if how == "lstsq_disparity":
         scale, shift = fit_scale_and_shift(_disparity(x, floor, is_metric), 1 / depth)
     elif how == "lstsq_depth":
-        scale, shift = fit_scale_and_shift(_depth(x, floor, is_metric), depth)
+        scale, shift = fit_scale_and_shift(_depth(x, floor, how, is_metric), depth)
     elif how == "median":
-        scale, shift = np.median(depth) / np.median(_depth(x, floor, is_metric)), 0.0
+        scale, shift = np.median(depth) / np.median(_depth(x, floor, how, is_metric)), 0.0
     elif how == "none" and is_metric:
         scale, shift = 1.0, 0.0
     else:
@@ -77,7 +78,8 @@ def aligned_depth(prediction, alignment, limits):
     near, far = limits
     if alignment.how == "lstsq_disparity":
         return 1 / np.clip(aligned_disparity(prediction, alignment), 1 / far, 1 / near)
-    depth = _depth(np.asarray(prediction, np.float64), alignment.floor, alignment.is_metric)
+    x = np.asarray(prediction, np.float64)
+    depth = _depth(x, alignment.floor, alignment.how, alignment.is_metric)
     return np.clip(alignment.scale * depth + alignment.shift, near, far)
 
 
@@ -92,5 +94,7 @@ def _disparity(x, floor, is_metric):
     return 1 / np.maximum(x, floor) if is_metric else x
 
 
-def _depth(x, floor, is_metric):
-    return x if is_metric else 1 / np.maximum(x, floor)
+def _depth(x, floor, how, is_metric):
+    if is_metric:
+        return np.maximum(x, floor) if how == "median" else x
+    return 1 / np.maximum(x, floor)

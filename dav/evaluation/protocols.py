@@ -10,6 +10,7 @@ Shapes: H W image and truth.
 import dataclasses
 from dataclasses import dataclass
 
+SHORT_SIDE_PX = 518  # of the network's input, which the papers do state
 SPLITS = ("test", "heldout", "val")  # where a set has not its protocol's: the first of these
 
 
@@ -58,6 +59,9 @@ ROOM = Protocol("indoor frames of a depth camera; cap by its range, which we cho
 SAMPLE = dataclasses.replace(ROOM, split="heldout")
 ANY = Protocol("no published protocol: no crop, cap 80 m unless another is given")
 UP_TO_SCALE = "truth is known up to scale: no cap, predictions clipped at the farthest valid depth"
+# Sets whose disparity is up to a shift too: depth, and with it every figure, would follow from the
+# constant that is added.
+UNKNOWN_SHIFT = ("hrwsi",)
 
 PROTOCOLS = {
     "kitti": KITTI,

@@ -1,5 +1,8 @@
 """The scale-invariant log loss of metric depth (Eigen et al., arXiv 1406.2283, eq. 4).
 
+No recipe minimises it yet: all of them train relative depth. It is here, and tested, for
+fine-tuning to metres.
+
 Shapes: B images, H W pixels, P = H * W.
 """
 

@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 
 from dav.data.transforms import (
     Span,
+    check_maps,
     covering_size,
     network_size,
     random_span,
     random_view,
     resize_crop,
     resize_example,
+    resize_image,
 )
 from dav.errors import DavError
 
@@ -165,6 +167,21 @@ def test_images_are_shrunk_and_enlarged_by_fitting_methods(size, method):
     assert resize_crop(image, (100, 120)) is image
 
 
+@pytest.mark.parametrize("size", [(60, 120), (60, 100), (40, 120), (90, 120), (90, 45)])
+def test_what_a_side_loses_is_averaged_whatever_the_other_does(size):
+    """Stripes of one pixel across the long side become grey, in an image and in its upright twin,
+    and where nothing shrinks the filter is cubic."""
+    stripes = np.zeros((60, 240, 3), np.uint8)
+    stripes[:, ::2] = 255
+    lying = resize_image(stripes, size)
+    assert lying.shape == (*size, 3) and lying[:, 2:-2].std() < 30
+    upright = resize_image(stripes.transpose(1, 0, 2).copy(), size[::-1])
+    np.testing.assert_array_equal(upright.transpose(1, 0, 2), lying)
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    larger = cv2.resize(image, (120, 60), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(resize_image(image, (60, 120)), larger)
+
+
 def test_no_disparity_is_invented():
     example = coordinates(240, 320)
     view = random_view(example, np.random.default_rng(0), short_side_px=196, crop_px=(98, 98))
@@ -182,6 +199,26 @@ def test_half_of_the_views_are_flipped_and_every_place_is_cropped():
     assert 70 < sum(flipped) < 130
     left = {float(view["disparity"].min()) for view in views}
     assert min(left) < 2 and len(left) > 30
+
+
+LABEL_SIDES_PX = (140, 384, 500, 505, 512, 518, 520, 1024)
+IMAGE_SIZES = (
+    *((480, 640), (720, 1280), (518, 1036), (500, 1250), (518, 1554), (400, 1400)),
+    *((640, 480), (1554, 518), (500, 500), (375, 1242), (2000, 1333)),
+)
+
+
+@pytest.mark.parametrize("label_short_side_px", LABEL_SIDES_PX)
+def test_maps_of_every_network_size_are_of_the_shape_of_their_image(label_short_side_px):
+    for size in IMAGE_SIZES:
+        label_size = network_size(*size, label_short_side_px)
+        check_maps({"id": "a", "disparity": np.zeros(label_size, np.float32)}, size)
+
+
+@pytest.mark.parametrize(("size", "shape"), [((480, 640), (518, 777)), ((518, 1554), (518, 1470))])
+def test_maps_of_another_aspect_are_refused(size, shape):
+    with pytest.raises(DavError, match="of different shape"):
+        check_maps({"id": "a", "disparity": np.zeros(shape, np.float32)}, size)
 
 
 def test_maps_of_another_shape_and_missing_ones_are_refused():

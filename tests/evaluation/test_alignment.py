@@ -106,6 +106,16 @@ def test_a_map_of_zeros_is_a_constant(how):
     np.testing.assert_allclose(found, middle[how])
 
 
+@pytest.mark.parametrize("zeros", [6, 9])
+def test_a_metric_map_that_is_0_at_its_median_has_a_ratio_of_medians(zeros):
+    x, depth = np.r_[np.zeros(zeros), np.full(9 - zeros, 4.0)], np.full(9, 2.0)
+    found = aligned_depth(x, fit(x, depth, "median", is_metric=True), LIMITS)
+    np.testing.assert_allclose(found, np.where(x > 0, LIMITS[1], 2.0))
+    near = np.array([0.01, 3.0, 6.0])  # where no value is below the floor it is not there
+    found = aligned_depth(near, fit(near, depth[:3], "median", is_metric=True), (1e-9, 80.0))
+    np.testing.assert_allclose(found, near * 2 / 3)
+
+
 @given(st.floats(1e-3, 1e3), st.floats(-100, 100), st.sampled_from(["lstsq_disparity"]))
 @settings(deadline=None, derandomize=True, max_examples=50)
 def test_scale_and_shift_of_the_prediction_change_nothing(scale, shift, how):

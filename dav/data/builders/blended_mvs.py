@@ -105,6 +105,7 @@ BUILDERS = (
     Builder(
         name="blended_mvs",
         kind="labelled",
+        sky_unmarked=True,
         plan=plan,
         read=read,
         counts={"train": 115_000},  # the whole of BlendedMVG, rounded as in arXiv 2401.10891

@@ -13,7 +13,7 @@ Obtain: from the site, after its form; unpack the rooms below RAW/indoor, the st
 
 Map: 16-bit PNG, planar depth; 0 and what exceeds 65500 are unmeasured. Rooms are in millimetres.
 Readers disagree about streets (most take millimetres, Metric3D steps of 5 mm), so their depth is
-stored as known up to scale: it serves relative training and is refused for metric training.
+stored as known up to scale: it serves relative training and is nowhere taken for metres.
 Streets have 8-bit confidences, 0 … 255: up to .9 of the range, the threshold of the authors'
 technical report, is taken as unmeasured.
 Splits: "train", and "test" for what stands in a folder `test` (the sample's); the full release has
@@ -142,6 +142,7 @@ BUILDERS = tuple(
     Builder(
         name=name,
         kind="labelled",
+        sky_unmarked="outdoor" in parts,
         plan=functools.partial(plan, parts=parts),
         read=read,
         counts=counts,

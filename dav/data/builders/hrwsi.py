@@ -11,7 +11,8 @@ Obtain: the archive HR-WSI from the link in that repository (a cloud drive); unp
 Map: 8-bit PNG of disparity, larger is nearer, up to scale and shift in each image. Never inverted.
 A pixel is measured where its mask is not 0; consistency checks and much sky are masked out. A
 measured disparity may be 0, the farthest of its image: values are stored with 1 added, which their
-unknown shift allows and which keeps them apart from sky.
+unknown shift allows and which keeps them apart from sky. Nothing is evaluated against them, since
+depth would follow from the number that is added.
 Splits: as published.
 """
 
@@ -65,6 +66,7 @@ BUILDERS = (
     Builder(
         name="hrwsi",
         kind="labelled",
+        sky_unmarked=True,
         plan=plan,
         read=read,
         counts={"train": 20_378, "val": 400},

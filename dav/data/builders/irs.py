@@ -140,6 +140,7 @@ BUILDERS = (
     Builder(
         name="irs",
         kind="labelled",
+        sky_unmarked=True,
         plan=plan,
         read=read,
         counts={"train": 103_316},

@@ -124,6 +124,7 @@ BUILDERS = (
     Builder(
         name="megadepth",
         kind="labelled",
+        sky_unmarked=True,
         plan=plan,
         read=read,
         counts={"train": 128_000},  # rounded as in arXiv 2401.10891
