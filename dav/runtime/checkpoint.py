@@ -2,7 +2,8 @@
 
 Orbax notices damage in its own tables, not in the numbers, so every checkpoint is sealed with
 checksums once it is written, and counts as finished only then. CHECKPOINTS/STEP is a finished one,
-STEP.unfinished one whose writing was cut off, STEP.damaged one that no longer agrees with its seal.
+STEP.unfinished one whose writing was cut off, STEP.damaged one that no longer agrees with its seal,
+STEP.deleted one that is being deleted.
 """
 
 import contextlib
@@ -23,9 +24,7 @@ from dav.runtime.gathering import all_or_none, from_first, gather
 
 def latest_step(folder):
     """The newest finished checkpoint's step, or None. Reads names only."""
-    return max(
-        (step for step in _steps(folder) if seal.is_sealed(Path(folder) / str(step))), default=None
-    )
+    return max(_finished(folder), default=None)
 
 
 class Checkpoints:
@@ -40,18 +39,19 @@ class Checkpoints:
     """
 
     def __init__(self, folder, *, keep=2, keep_every=0):
-        """Keeps the newest `keep`, and those of every `keep_every`-th step."""
+        """Keeps the newest `keep`, and those of every `keep_every`-th step; the others are deleted
+        once a newer one is finished."""
         self._folder = Path(folder).absolute()
+        self._keep, self._keep_every = keep, keep_every
         begin = time.monotonic()
         from_first(lambda: _prepare(self._folder))
         self.latest = _find_whole(self._folder)
         self.restored_s = time.monotonic() - begin
-        policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(keep)] + [policies.EveryNSteps(keep_every)] * bool(keep_every)
+        # Orbax would delete the oldest before the newest is sealed.
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy(kept),
+            preservation_policy=ocp.training.preservation_policies.PreserveAll(),
             cleanup_tmp_directories=True,
         )
         self._saving = None
@@ -79,6 +79,7 @@ class Checkpoints:
         written.result()
         if jax.process_index() == 0:
             seal.seal(self._folder / str(step))
+            _delete_surplus(self._folder, self._keep, self._keep_every)
 
     def _finish(self):
         """Waits for the save under way, if there is one, in all processes."""
@@ -123,6 +124,24 @@ def _steps(folder):
     with contextlib.suppress(FileNotFoundError):
         return sorted(int(path.name) for path in Path(folder).iterdir() if path.name.isdigit())
     return []
+
+
+def _finished(folder):
+    return [step for step in _steps(folder) if seal.is_sealed(Path(folder) / str(step))]
+
+
+def _delete_surplus(folder, keep, keep_every):
+    """Deletes finished checkpoints, and what a kill left of it. Renamed first, since half of one
+    would pass for a damaged one."""
+    for step in _finished(folder)[:-keep]:
+        if not keep_every or step % keep_every:
+            (folder / str(step)).rename(folder / f"{step}.deleted")
+    _remove(folder, "*.deleted")
+
+
+def _remove(folder, pattern):
+    for path in folder.glob(pattern):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _prepare(folder):

@@ -73,6 +73,29 @@ def test_the_newest_are_kept_and_every_so_many_steps_one_for_good(tmp_path):
     assert_restored(tmp_path, 14)
 
 
+def test_none_is_deleted_before_the_one_that_replaces_it_is_finished(tmp_path, monkeypatch):
+    real, finished = seal.seal, []
+
+    def spy(folder):
+        finished.append([step for step in (1, 2, 3, 4) if seal.is_sealed(tmp_path / str(step))])
+        real(folder)
+
+    monkeypatch.setattr(seal, "seal", spy)
+    save(tmp_path, 1, 2, 3, 4, keep=2)
+    assert finished == [[], [1], [1, 2], [2, 3]]
+    assert names(tmp_path) == ["3", "4"]
+
+
+def test_what_a_kill_left_undeleted_goes_with_the_next_save(saved, tmp_path):
+    """Killed after the seal, before or while the surplus was deleted."""
+    for step in (2, 3, 4, 6):
+        shutil.copytree(saved / ("4" if step < 6 else "6"), tmp_path / str(step))
+    shutil.copytree(saved / "4" / "state", tmp_path / "1.deleted")
+    assert latest_step(tmp_path) == 6
+    save(tmp_path, 7, keep=2, keep_every=3)
+    assert names(tmp_path) == ["3", "6", "7"]
+
+
 def test_time_spent_is_told(saved):
     with Checkpoints(saved) as checkpoints:
         checked_s = checkpoints.restored_s
