@@ -147,12 +147,11 @@ def _remove(folder, pattern):
 def _prepare(folder):
     """Makes the folder, and takes what was not finished out of the way of the next save."""
     folder.mkdir(parents=True, exist_ok=True)
-    for step in _steps(folder):
-        if not seal.is_sealed(folder / str(step)):
-            aside = folder / f"{step}.unfinished"
-            shutil.rmtree(aside, ignore_errors=True)
-            (folder / str(step)).rename(aside)
-            print(f"the checkpoint {folder / str(step)} was not finished: moved to {aside.name}")
+    for step in sorted(set(_steps(folder)) - set(_finished(folder))):
+        _remove(folder, "*.unfinished")
+        aside = folder / f"{step}.unfinished"
+        (folder / str(step)).rename(aside)
+        print(f"the checkpoint {folder / str(step)} was not finished: moved to {aside.name}")
 
 
 def _find_whole(folder):

@@ -209,6 +209,17 @@ def test_a_save_that_was_cut_off_does_not_count(saved, tmp_path, capfd):
     assert "6 was not finished: moved to 6.unfinished" in capfd.readouterr().out
 
 
+def test_of_what_was_cut_off_only_the_newest_stays(saved, tmp_path):
+    shutil.copytree(saved / "4", tmp_path / "4")
+    for step in (6, 7, 8):
+        save(tmp_path, step)
+        (tmp_path / str(step) / seal.NAME).unlink()
+        assert_restored(tmp_path, 4)
+        assert names(tmp_path) == ["4", f"{step}.unfinished"]
+    assert_restored(tmp_path, 4)
+    assert names(tmp_path) == ["4", "8.unfinished"]
+
+
 def test_another_structure_is_told_from_damage(saved):
     other = dataclasses.replace(SHAPES, opt_state={"nu": SHAPES.opt_state["mu"]})
     with (
