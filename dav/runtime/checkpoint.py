@@ -98,26 +98,30 @@ class Checkpoints:
 
 def restore_params(folder, abstract_params, *, average=False):
     """Only the parameters of the newest checkpoint in `folder`, or their running average, placed
-    as `abstract_params`. Raises DavError, and sets the checkpoint aside, if it is damaged."""
+    as `abstract_params`. Raises DavError if it is damaged. Training may be going on there: a
+    checkpoint that it replaces meanwhile is not missed, and nothing is moved."""
     folder = Path(folder).absolute()
-    step = latest_step(folder)
-    if step is None:
-        raise DavError(f"there is no checkpoint in {folder}")
-    damage = seal.find_damage(folder / str(step))
+    while (step := latest_step(folder)) is not None:
+        try:
+            return _load(folder, step, "ema" if average else "params", abstract_params)
+        except DavError:
+            if latest_step(folder) == step:
+                raise
+    raise DavError(f"there is no checkpoint in {folder}")
+
+
+def _load(folder, step, name, abstract):
+    path = folder / str(step)
+    damage = seal.find_damage(path)
     if damage:
         raise DavError(
-            f"{_set_aside(folder, step, damage)}; run the same command again: training continues "
-            "from the one before"
+            f"{_tell(path, damage)}; move it to {step}.damaged, and run the same command again: it "
+            "goes on from the one before"
         )
     context = ocp.Context()
     context.pytree_options.loading.partial_load = True
-    with (
-        context,
-        ocp.training.Checkpointer(folder) as checkpointer,
-        _unreadable_named(folder / str(step)),
-    ):
-        name = "ema" if average else "params"
-        return checkpointer.load(step, {name: abstract_params})[name]
+    with context, _unreadable_named(path):
+        return ocp.load(path, {name: abstract})[name]
 
 
 def _steps(folder):
@@ -174,8 +178,7 @@ def _set_aside(folder, step, damage):
     path, number = folder / str(step), 1
     while (aside := folder / f"{step}.damaged{'' if number == 1 else f'-{number}'}").exists():
         number += 1
-    more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
-    said = f"the checkpoint {path} is damaged ({damage[0]}{more})"
+    said = _tell(path, damage)
     try:
         path.rename(aside)
     except FileNotFoundError:  # another process was quicker
@@ -185,6 +188,11 @@ def _set_aside(folder, step, damage):
             f"{said} and cannot be moved away ({error.strerror}); do so, and start again"
         ) from error
     return f"{said}: moved to {aside.name}"
+
+
+def _tell(path, damage):
+    more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
+    return f"the checkpoint {path} is damaged ({damage[0]}{more})"
 
 
 def _refuse_damaged(folder):

@@ -155,10 +155,34 @@ def test_weights_are_not_taken_from_a_damaged_checkpoint(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run")
     table = tmp_path / "run" / "6" / seal.NAME
     table.write_bytes(table.read_bytes()[:-9])
-    with pytest.raises(DavError, match=f"6 is damaged .{seal.NAME}.*moved to 6.damaged; run the"):
-        restore_params(tmp_path / "run", SHAPES.params)
+    for _ in range(2):  # whoever only reads moves nothing
+        with pytest.raises(DavError, match=f"6 is damaged .{seal.NAME}.*; move it to 6.damaged, "):
+            restore_params(tmp_path / "run", SHAPES.params)
+    (tmp_path / "run" / "6").rename(tmp_path / "run" / "6.damaged")
     params = restore_params(tmp_path / "run", SHAPES.params)
     np.testing.assert_array_equal(params["decoder"]["bias"], state_at(4).params["decoder"]["bias"])
+
+
+@pytest.mark.parametrize("moment", ["find_damage", "_read", "_size", "_checksum"])
+@pytest.mark.parametrize("keep", [2, 3])
+def test_weights_of_a_run_that_goes_on_are_its_newest(saved, tmp_path, monkeypatch, moment, keep):
+    """While a reader looks at 6, training saves 7 and 8 and deletes 6, or begins to."""
+    real, run, at_work = getattr(seal, moment), tmp_path / "run", []
+    shutil.copytree(saved, run)
+
+    def look(path, *more):
+        found = real(path, *more) if moment == "find_damage" else None
+        if not at_work:
+            at_work.append(True)
+            save(run, 7, 8, keep=keep)
+            if keep == 3:
+                shutil.rmtree(run / "6" / "state")
+        return real(path, *more) if found is None else found
+
+    monkeypatch.setattr(seal, moment, look)
+    params = restore_params(run, SHAPES.params)
+    np.testing.assert_array_equal(params["decoder"]["bias"], state_at(8).params["decoder"]["bias"])
+    assert names(run) == ["6", "7", "8"][-keep:]
 
 
 def test_damage_where_nothing_can_be_moved_is_told(saved, tmp_path, monkeypatch):
@@ -169,9 +193,8 @@ def test_damage_where_nothing_can_be_moved_is_told(saved, tmp_path, monkeypatch)
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(type(tmp_path), "rename", fail)
-    for use in (Checkpoints, lambda folder: restore_params(folder, SHAPES.params)):
-        with pytest.raises(DavError, match="damaged .* cannot be moved away .Read-only file"):
-            use(tmp_path / "run")
+    with pytest.raises(DavError, match="damaged .* cannot be moved away .Read-only file"):
+        Checkpoints(tmp_path / "run")
 
 
 def test_a_run_that_fails_keeps_what_it_saved(tmp_path):
