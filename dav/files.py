@@ -1,4 +1,4 @@
-"""Small files that survive a kill: written whole or not at all, line by line, with checksums."""
+"""Small files that survive a kill: written whole or not at all, read line by line, checksums."""
 
 import errno
 import fcntl
@@ -98,27 +98,42 @@ def hold(file, busy):
         ) from None
 
 
-def append_line(path, value):
-    """Adds one JSON line and syncs it; a torn last line, left by a kill, is cut off first."""
-    with open(path, "a+b") as file:
-        file.seek(0)
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-        file.write(json.dumps(value).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+def write_lines(path, values):
+    """Writes a file of JSON lines whole or not at all."""
+    write_whole(path, "".join(json.dumps(value) + "\n" for value in values))
 
 
 def read_lines(path):
     """The whole JSON lines of a file; none for a missing file. Raises DavError for damage."""
-    path = Path(path)
-    content = if_there(lambda: path.read_bytes() if path.is_file() else None)
     try:
-        return [json.loads(line) for line in (content or b"").split(b"\n")[:-1]]
+        return [json.loads(line.decode()) for line in _split(path)]
     except ValueError as error:
         raise DavError(
             f"{path} is damaged ({error}); restore it, or delete the folder it stands in"
         ) from None
+
+
+def read_log(path, keys, tell):
+    """The whole JSON lines of a log, dicts with at least `keys`, up to the first that is damaged:
+    no run stops for it. tell(sentence) is called. None for a missing file."""
+    found = []
+    for number, line in enumerate(_split(path), 1):
+        try:
+            value = json.loads(line.decode())
+        except ValueError:
+            value = None
+        if not (isinstance(value, dict) and value.keys() >= set(keys)):
+            tell(f"{path} is damaged from line {number} on: only what stands before it counts")
+            break
+        found.append(value)
+    return found
+
+
+def _split(path):
+    """The lines of a file as bytes, without one that a kill has torn; none for a missing file."""
+    path = Path(path)
+    content = if_there(lambda: path.read_bytes() if path.is_file() else None)
+    return (content or b"").split(b"\n")[:-1]
 
 
 def checksum(path):

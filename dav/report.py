@@ -13,7 +13,8 @@ from dav import folders, report_tasks, viz
 from dav.errors import DavError
 from dav.evaluation import pictures
 from dav.evaluation_set import is_pairs, number
-from dav.files import read_lines, write_whole
+from dav.files import write_whole
+from dav.runtime.telemetry import read_metrics
 
 CASES_SHOWN = 24
 COLUMNS = {4: "four", 5: "five", 6: "six"}
@@ -145,7 +146,7 @@ def charts(config, paths):
         runs = {"teacher": paths.teacher, **runs}
     rows = []
     for name, folder in runs.items():
-        lines = [line for line in read_lines(folder / "metrics.jsonl") if line["kind"] == "train"]
+        lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
         titles = {prefix: f"{name}: {what} by step" for prefix, what in CHARTS}
         svgs = (viz.line_chart(curves_of(lines, p), title=title) for p, title in titles.items())
         rows.append(f'<div class="charts">{"".join(svgs)}</div>')

@@ -66,14 +66,15 @@ class Watch:
         self._flops = recipe.step_flops(config)
         self._peak = perf.peak_flops_per_s()
         self._boards = open_boards(config, paths.workdir, start)
-        self._log = MetricsLog(paths.workdir / "metrics.jsonl", from_step=start)
-        self._goodput = Goodput(paths.workdir, from_step=start)
         self._progress = Progress(
             config.recipe, config.steps, done=start, plain_every=config.log_every
         )
+        tell = self._progress.note
+        self._log = MetricsLog(paths.workdir / "metrics.jsonl", from_step=start, tell=tell)
+        self._goodput = Goodput(paths.workdir, from_step=start, tell=tell)
         if self._peak is None:
             kind = jax.devices()[0].device_kind
-            self._progress.note(f"the peak rate of {kind} is not known to dav: no MFU is told")
+            tell(f"the peak rate of {kind} is not known to dav: no MFU is told")
 
     def __enter__(self):
         return self

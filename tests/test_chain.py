@@ -262,7 +262,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(dav, finishe
     data.write_bytes(content)
     code, _, err = dav(*SHORT, f"--workdir={run}")
     assert code == 1 and f"{run}/checkpoints/6 is damaged" in err and "Traceback" not in err
-    assert "moved to 6.damaged; run the same command again" in err
+    assert "move it to 6.damaged, and run the same command again" in err
+    (run / "checkpoints" / "6").rename(run / "checkpoints" / "6.damaged")
     code, out, err = dav(*SHORT, f"--workdir={run}")
     assert code == 0 and "resuming at step 4" in out, err
     assert (run / "eval.json").read_text() == (undisturbed / "eval.json").read_text()

@@ -256,6 +256,21 @@ def test_a_resumed_run_tells_every_step_once(run, monkeypatch):
     assert wandb.started[0]["id"] == (folder / "wandb_id").read_text()
 
 
+def test_damaged_logs_stop_no_run(run, capsys):
+    folder = run()
+    (folder / "checkpoints" / "6").rename(folder / "gone")
+    logs = [folder / "metrics.jsonl", folder / "starts.jsonl"]
+    for path in logs:
+        path.write_bytes(path.read_bytes() + b"\0" * 99 + b"\n")
+    run()
+    said = capsys.readouterr().err
+    assert f"{logs[0]} is damaged from line 4 on" in said
+    assert f"{logs[1]} is damaged from line 2 on" in said
+    lines = read_lines(logs[0])
+    assert [line["step"] for line in lines] == [2, 4, 6] and lines[-1]["starts"] == 2
+    assert len(read_lines(logs[1])) == 2
+
+
 def test_steps_that_are_asked_for_are_profiled(run, monkeypatch):
     calls = []
     monkeypatch.setattr(jax.profiler, "start_trace", lambda path: calls.append(path))

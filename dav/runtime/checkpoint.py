@@ -2,7 +2,8 @@
 
 Orbax notices damage in its own tables, not in the numbers, so every checkpoint is sealed with
 checksums once it is written, and counts as finished only then. CHECKPOINTS/STEP is a finished one,
-STEP.unfinished one whose writing was cut off, STEP.damaged one that no longer agrees with its seal.
+STEP.unfinished one whose writing was cut off, STEP.damaged one that no longer agrees with its seal,
+STEP.deleted one that is being deleted.
 """
 
 import contextlib
@@ -23,9 +24,7 @@ from dav.runtime.gathering import all_or_none, from_first, gather
 
 def latest_step(folder):
     """The newest finished checkpoint's step, or None. Reads names only."""
-    return max(
-        (step for step in _steps(folder) if seal.is_sealed(Path(folder) / str(step))), default=None
-    )
+    return max(_finished(folder), default=None)
 
 
 class Checkpoints:
@@ -40,18 +39,19 @@ class Checkpoints:
     """
 
     def __init__(self, folder, *, keep=2, keep_every=0):
-        """Keeps the newest `keep`, and those of every `keep_every`-th step."""
+        """Keeps the newest `keep`, and those of every `keep_every`-th step; the others are deleted
+        once a newer one is finished."""
         self._folder = Path(folder).absolute()
+        self._keep, self._keep_every = keep, keep_every
         begin = time.monotonic()
         from_first(lambda: _prepare(self._folder))
         self.latest = _find_whole(self._folder)
         self.restored_s = time.monotonic() - begin
-        policies = ocp.training.preservation_policies
-        kept = [policies.LatestN(keep)] + [policies.EveryNSteps(keep_every)] * bool(keep_every)
+        # Orbax would delete the oldest before the newest is sealed.
         self._checkpointer = ocp.training.Checkpointer(
             self._folder,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy(kept),
+            preservation_policy=ocp.training.preservation_policies.PreserveAll(),
             cleanup_tmp_directories=True,
         )
         self._saving = None
@@ -79,6 +79,7 @@ class Checkpoints:
         written.result()
         if jax.process_index() == 0:
             seal.seal(self._folder / str(step))
+            _delete_surplus(self._folder, self._keep, self._keep_every)
 
     def _finish(self):
         """Waits for the save under way, if there is one, in all processes."""
@@ -97,26 +98,30 @@ class Checkpoints:
 
 def restore_params(folder, abstract_params, *, average=False):
     """Only the parameters of the newest checkpoint in `folder`, or their running average, placed
-    as `abstract_params`. Raises DavError, and sets the checkpoint aside, if it is damaged."""
+    as `abstract_params`. Raises DavError if it is damaged. Training may be going on there: a
+    checkpoint that it replaces meanwhile is not missed, and nothing is moved."""
     folder = Path(folder).absolute()
-    step = latest_step(folder)
-    if step is None:
-        raise DavError(f"there is no checkpoint in {folder}")
-    damage = seal.find_damage(folder / str(step))
+    while (step := latest_step(folder)) is not None:
+        try:
+            return _load(folder, step, "ema" if average else "params", abstract_params)
+        except DavError:
+            if latest_step(folder) == step:
+                raise
+    raise DavError(f"there is no checkpoint in {folder}")
+
+
+def _load(folder, step, name, abstract):
+    path = folder / str(step)
+    damage = seal.find_damage(path)
     if damage:
         raise DavError(
-            f"{_set_aside(folder, step, damage)}; run the same command again: training continues "
-            "from the one before"
+            f"{_tell(path, damage)}; move it to {step}.damaged, and run the same command again: it "
+            "goes on from the one before"
         )
     context = ocp.Context()
     context.pytree_options.loading.partial_load = True
-    with (
-        context,
-        ocp.training.Checkpointer(folder) as checkpointer,
-        _unreadable_named(folder / str(step)),
-    ):
-        name = "ema" if average else "params"
-        return checkpointer.load(step, {name: abstract_params})[name]
+    with context, _unreadable_named(path):
+        return ocp.load(path, {name: abstract})[name]
 
 
 def _steps(folder):
@@ -125,15 +130,32 @@ def _steps(folder):
     return []
 
 
+def _finished(folder):
+    return [step for step in _steps(folder) if seal.is_sealed(Path(folder) / str(step))]
+
+
+def _delete_surplus(folder, keep, keep_every):
+    """Deletes finished checkpoints, and what a kill left of it. Renamed first, since half of one
+    would pass for a damaged one."""
+    for step in _finished(folder)[:-keep]:
+        if not keep_every or step % keep_every:
+            (folder / str(step)).rename(folder / f"{step}.deleted")
+    _remove(folder, "*.deleted")
+
+
+def _remove(folder, pattern):
+    for path in folder.glob(pattern):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _prepare(folder):
     """Makes the folder, and takes what was not finished out of the way of the next save."""
     folder.mkdir(parents=True, exist_ok=True)
-    for step in _steps(folder):
-        if not seal.is_sealed(folder / str(step)):
-            aside = folder / f"{step}.unfinished"
-            shutil.rmtree(aside, ignore_errors=True)
-            (folder / str(step)).rename(aside)
-            print(f"the checkpoint {folder / str(step)} was not finished: moved to {aside.name}")
+    for step in sorted(set(_steps(folder)) - set(_finished(folder))):
+        _remove(folder, "*.unfinished")
+        aside = folder / f"{step}.unfinished"
+        (folder / str(step)).rename(aside)
+        print(f"the checkpoint {folder / str(step)} was not finished: moved to {aside.name}")
 
 
 def _find_whole(folder):
@@ -156,8 +178,7 @@ def _set_aside(folder, step, damage):
     path, number = folder / str(step), 1
     while (aside := folder / f"{step}.damaged{'' if number == 1 else f'-{number}'}").exists():
         number += 1
-    more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
-    said = f"the checkpoint {path} is damaged ({damage[0]}{more})"
+    said = _tell(path, damage)
     try:
         path.rename(aside)
     except FileNotFoundError:  # another process was quicker
@@ -167,6 +188,11 @@ def _set_aside(folder, step, damage):
             f"{said} and cannot be moved away ({error.strerror}); do so, and start again"
         ) from error
     return f"{said}: moved to {aside.name}"
+
+
+def _tell(path, damage):
+    more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
+    return f"the checkpoint {path} is damaged ({damage[0]}{more})"
 
 
 def _refuse_damaged(folder):

@@ -1,5 +1,7 @@
 """Where compiled programs are kept between processes."""
 
+import contextlib
+import functools
 import os
 import warnings
 from pathlib import Path
@@ -37,3 +39,28 @@ def keep_programs(folder=None):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation")
+    _delete_unreadable()
+
+
+@functools.cache  # once in a process
+def _delete_unreadable():
+    """Lets jax delete a program that it cannot read, as one that a kill cut off: it writes none
+    where a file stands, and would compile it anew at every start."""
+    import jax
+    from jax._src import compilation_cache  # the only way to learn which file it was
+
+    read = getattr(compilation_cache, "get_executable_and_time", None)
+    if read is None:
+        return
+
+    @functools.wraps(read)
+    def read_or_delete(key, *others, **named):
+        try:
+            return read(key, *others, **named)
+        except Exception:
+            if jax.process_index() == 0:  # which alone writes
+                with contextlib.suppress(OSError):
+                    (Path(jax.config.jax_compilation_cache_dir) / f"{key}-cache").unlink()
+            raise
+
+    compilation_cache.get_executable_and_time = read_or_delete

@@ -2,7 +2,8 @@
 
 import time
 
-from dav.files import append_line, read_lines
+from dav.files import read_log, write_lines
+from dav.runtime.telemetry import read_metrics
 
 
 class Goodput:
@@ -14,13 +15,15 @@ class Goodput:
     WORKDIR/starts.jsonl has a line for every start: time (seconds since 1970) and step.
     """
 
-    def __init__(self, workdir, *, from_step):
-        """Records a start at `from_step`; what was productive before is in metrics.jsonl."""
-        starts = workdir / "starts.jsonl"
-        append_line(starts, {"time": time.time(), "step": from_step})
-        lines = read_lines(starts)
-        self.starts, self._first = len(lines), lines[0]["time"]
-        before = [line for line in read_lines(workdir / "metrics.jsonl") if _counts(line)]
+    def __init__(self, workdir, *, from_step, tell=print):
+        """Records a start at `from_step`; what was productive before is in metrics.jsonl. Of a
+        damaged file only what stands before the damage counts; `tell` is told."""
+        path = workdir / "starts.jsonl"
+        starts = read_log(path, ("time", "step"), tell)
+        starts.append({"time": time.time(), "step": from_step})
+        write_lines(path, starts)
+        self.starts, self._first = len(starts), starts[0]["time"]
+        before = [line for line in read_metrics(workdir / "metrics.jsonl", tell) if _counts(line)]
         kept = [line["productive_s"] for line in before if line["step"] <= from_step]
         self.productive_s = kept[-1] if kept else 0.0
 

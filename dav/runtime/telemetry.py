@@ -6,20 +6,25 @@ import shutil
 import sys
 import time
 
-from dav.files import read_lines, write_whole
+from dav.files import read_log, write_lines
 from dav.runtime.terminal import say
 
 POINTS = 20  # that the rate is taken over
 COMPILATION = "/jax/core/compile/backend_compile_duration"  # jax's event for time spent compiling
 
 
+def read_metrics(path, tell=print):
+    """The lines of a metrics.jsonl, up to the first that is damaged, of which `tell` is told."""
+    return read_log(path, ("step", "kind"), tell)
+
+
 class MetricsLog:
     """metrics.jsonl: one JSON object a line with `step`, `kind` and figures."""
 
-    def __init__(self, path, *, from_step=0):
-        """Opens the log; a resumed run's lines after `from_step`, and a torn one, are dropped."""
-        lines = [line for line in read_lines(path) if line["step"] <= from_step]
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+    def __init__(self, path, *, from_step=0, tell=print):
+        """Opens the log; a resumed run's lines after `from_step`, a torn one, and all from a
+        damaged one on, are dropped. `tell` is told of damage."""
+        write_lines(path, (line for line in read_metrics(path, tell) if line["step"] <= from_step))
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - closed by close()
 
     def write(self, step, kind, **figures):

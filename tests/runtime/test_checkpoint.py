@@ -73,6 +73,29 @@ def test_the_newest_are_kept_and_every_so_many_steps_one_for_good(tmp_path):
     assert_restored(tmp_path, 14)
 
 
+def test_none_is_deleted_before_the_one_that_replaces_it_is_finished(tmp_path, monkeypatch):
+    real, finished = seal.seal, []
+
+    def spy(folder):
+        finished.append([step for step in (1, 2, 3, 4) if seal.is_sealed(tmp_path / str(step))])
+        real(folder)
+
+    monkeypatch.setattr(seal, "seal", spy)
+    save(tmp_path, 1, 2, 3, 4, keep=2)
+    assert finished == [[], [1], [1, 2], [2, 3]]
+    assert names(tmp_path) == ["3", "4"]
+
+
+def test_what_a_kill_left_undeleted_goes_with_the_next_save(saved, tmp_path):
+    """Killed after the seal, before or while the surplus was deleted."""
+    for step in (2, 3, 4, 6):
+        shutil.copytree(saved / ("4" if step < 6 else "6"), tmp_path / str(step))
+    shutil.copytree(saved / "4" / "state", tmp_path / "1.deleted")
+    assert latest_step(tmp_path) == 6
+    save(tmp_path, 7, keep=2, keep_every=3)
+    assert names(tmp_path) == ["3", "6", "7"]
+
+
 def test_time_spent_is_told(saved):
     with Checkpoints(saved) as checkpoints:
         checked_s = checkpoints.restored_s
@@ -132,10 +155,34 @@ def test_weights_are_not_taken_from_a_damaged_checkpoint(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run")
     table = tmp_path / "run" / "6" / seal.NAME
     table.write_bytes(table.read_bytes()[:-9])
-    with pytest.raises(DavError, match=f"6 is damaged .{seal.NAME}.*moved to 6.damaged; run the"):
-        restore_params(tmp_path / "run", SHAPES.params)
+    for _ in range(2):  # whoever only reads moves nothing
+        with pytest.raises(DavError, match=f"6 is damaged .{seal.NAME}.*; move it to 6.damaged, "):
+            restore_params(tmp_path / "run", SHAPES.params)
+    (tmp_path / "run" / "6").rename(tmp_path / "run" / "6.damaged")
     params = restore_params(tmp_path / "run", SHAPES.params)
     np.testing.assert_array_equal(params["decoder"]["bias"], state_at(4).params["decoder"]["bias"])
+
+
+@pytest.mark.parametrize("moment", ["find_damage", "_read", "_size", "_checksum"])
+@pytest.mark.parametrize("keep", [2, 3])
+def test_weights_of_a_run_that_goes_on_are_its_newest(saved, tmp_path, monkeypatch, moment, keep):
+    """While a reader looks at 6, training saves 7 and 8 and deletes 6, or begins to."""
+    real, run, at_work = getattr(seal, moment), tmp_path / "run", []
+    shutil.copytree(saved, run)
+
+    def look(path, *more):
+        found = real(path, *more) if moment == "find_damage" else None
+        if not at_work:
+            at_work.append(True)
+            save(run, 7, 8, keep=keep)
+            if keep == 3:
+                shutil.rmtree(run / "6" / "state")
+        return real(path, *more) if found is None else found
+
+    monkeypatch.setattr(seal, moment, look)
+    params = restore_params(run, SHAPES.params)
+    np.testing.assert_array_equal(params["decoder"]["bias"], state_at(8).params["decoder"]["bias"])
+    assert names(run) == ["6", "7", "8"][-keep:]
 
 
 def test_damage_where_nothing_can_be_moved_is_told(saved, tmp_path, monkeypatch):
@@ -146,9 +193,8 @@ def test_damage_where_nothing_can_be_moved_is_told(saved, tmp_path, monkeypatch)
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(type(tmp_path), "rename", fail)
-    for use in (Checkpoints, lambda folder: restore_params(folder, SHAPES.params)):
-        with pytest.raises(DavError, match="damaged .* cannot be moved away .Read-only file"):
-            use(tmp_path / "run")
+    with pytest.raises(DavError, match="damaged .* cannot be moved away .Read-only file"):
+        Checkpoints(tmp_path / "run")
 
 
 def test_a_run_that_fails_keeps_what_it_saved(tmp_path):
@@ -184,6 +230,17 @@ def test_a_save_that_was_cut_off_does_not_count(saved, tmp_path, capfd):
     assert_restored(tmp_path / "run", 4)
     assert names(tmp_path / "run") == ["4", "6.unfinished"]
     assert "6 was not finished: moved to 6.unfinished" in capfd.readouterr().out
+
+
+def test_of_what_was_cut_off_only_the_newest_stays(saved, tmp_path):
+    shutil.copytree(saved / "4", tmp_path / "4")
+    for step in (6, 7, 8):
+        save(tmp_path, step)
+        (tmp_path / str(step) / seal.NAME).unlink()
+        assert_restored(tmp_path, 4)
+        assert names(tmp_path) == ["4", f"{step}.unfinished"]
+    assert_restored(tmp_path, 4)
+    assert names(tmp_path) == ["4", "8.unfinished"]
 
 
 def test_another_structure_is_told_from_damage(saved):

@@ -45,6 +45,22 @@ def test_time_between_starts_and_lost_steps_count_against_it(clock, tmp_path):
     assert [line["time"] for line in starts] == [1000, 1100]
 
 
+def test_damage_to_what_it_is_told_by_is_said_and_the_rest_counts(clock, tmp_path):
+    Goodput(tmp_path, from_step=0)
+    with open(tmp_path / "starts.jsonl", "ab") as file:
+        file.write(b"\0" * 50 + b"\n")
+    write(tmp_path, {"kind": "train", "step": 10, "productive_s": 20.0}, ["no", "log"])
+    clock(100)
+    said = []
+    again = Goodput(tmp_path, from_step=10, tell=said.append)
+    assert again.starts == 2 and again.share() == pytest.approx(20 / 100)
+    assert [line.split(" is damaged from line 2 on")[0] for line in said] == [
+        str(tmp_path / "starts.jsonl"),
+        str(tmp_path / "metrics.jsonl"),
+    ]
+    assert len(read_lines(tmp_path / "starts.jsonl")) == 2
+
+
 def test_a_run_that_was_begun_without_it_starts_from_nothing(clock, tmp_path):
     write(tmp_path, {"kind": "train", "step": 10, "loss": 1.0})
     assert Goodput(tmp_path, from_step=10).productive_s == 0

@@ -34,6 +34,20 @@ def test_a_log_has_null_and_never_nan(tmp_path):
     assert read_lines(tmp_path / "metrics.jsonl") == [{"step": 1, "kind": "train", "loss": None}]
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [b"\0" * 9 + b"\n", b"\0\0\0{\n", b"\xff\xfe\n", b"\n", b"7\n", b'{"step": 20}\n', b'{"st\n'],
+)
+def test_of_a_damaged_log_what_stands_before_counts(tmp_path, bad):
+    path, said = tmp_path / "metrics.jsonl", []
+    path.write_bytes(b'{"step": 10, "kind": "train"}\n' + bad + b'{"step": 30, "kind": "train"}\n')
+    log = MetricsLog(path, from_step=30, tell=said.append)
+    log.write(40, "train")
+    log.close()
+    assert said == [f"{path} is damaged from line 2 on: only what stands before it counts"]
+    assert [line["step"] for line in read_lines(path)] == [10, 40]
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Sets the time that intervals see."""
