@@ -92,6 +92,17 @@ def test_what_is_read_is_never_written_over(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_home_folder_in_the_spec_is_no_way_round(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "x.safetensors"
+    save_official(path, random_weights(TINY, 0))
+    before = path.stat()
+    arguments = ("--weights=~/x.safetensors", "--layout=official", f"--out={path}", "--overwrite")
+    assert run(*arguments) == 2
+    assert "is where the weights come from" in capsys.readouterr().err
+    assert path.stat().st_ino == before.st_ino
+
+
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
 def test_files_get_the_usual_permissions(tmp_path, name):
     save_official(tmp_path / name, random_weights(TINY, 0))
