@@ -1,8 +1,8 @@
 """Depth of photographs: files, folders or globs in, maps and pictures out.
 
 A folder is searched with all its subfolders; a glob in quotes may hold ** for any depth. What is
-in DIR already is not made again, so the same command continues where it stopped. Images that
-cannot be read are named and skipped.
+in DIR already is not made again unless its image changed, so the same command continues where it
+stopped. Images that cannot be read are named and skipped.
 
 examples:
   python -m dav.predict photo.jpg --weights=model.safetensors --out=depth
@@ -46,10 +46,11 @@ PLAIN_LINES = 20  # of progress, where there is no terminal
 
 @dataclass(frozen=True)
 class Job:
-    """One image to do: where it is, and what its results are called."""
+    """One image to do: where it is, what its results are called, and its stamp_of."""
 
     path: str
     name: str
+    stamp: tuple | None
 
 
 @dataclass
@@ -167,15 +168,14 @@ def count_maps(count):
 def missing_jobs(images, made, options):
     """The images whose results are not all there, under names that no other image has."""
     names = inputs.name_maps(images, {name: one.image for name, one in made.items()})
-    jobs = [Job(path, names[path]) for path, _ in images]
-    if options.overwrite:
-        return jobs
-    outputs.check_foreign(options.out, [job.name for job in jobs], options.save, made)
-    return [
-        job
-        for job in jobs
-        if not outputs.is_made(options.out, job.name, job.path, options.save, made)
-    ]
+    if not options.overwrite:
+        outputs.check_foreign(options.out, names.values(), options.save, made)
+        names = {
+            path: name
+            for path, name in names.items()
+            if not outputs.is_made(options.out, name, path, options.save, made)
+        }
+    return [Job(path, name, outputs.stamp_of(path)) for path, name in names.items()]
 
 
 def run(jobs, settings, made, options, stop):
@@ -292,7 +292,7 @@ def write_job(options, is_metric, record, prediction):
         except DavError as error:
             raise DavError(f"{shown(job.path)}: {error}") from None
         write_whole(outputs.result_path(options.out, job.name, kind), content)
-    record(job.name, job.path, options.save)
+    record(job.name, job.path, job.stamp, options.save)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Result files: numbers come back, near is warm, and a folder says how it was made."""
 
 import io
+import json
 import os
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_pictures_of_its_own_are_no_input(tmp_path):
     out.mkdir()
     (tmp_path / "link").symlink_to(out)
     with outputs.recording(str(out), SETTINGS, {}) as record:
-        record("a/b", str(tmp_path / "b.jpg"), ("color",))
+        record("a/b", str(tmp_path / "b.jpg"), None, ("color",))
     is_result = outputs.ResultFinder()
     assert is_result(str(out / "a" / "b_color.png"))
     assert is_result(str(tmp_path / "link" / "a" / "b_color.png"))
@@ -180,15 +181,33 @@ def test_the_record_survives_and_adds_up(tmp_path):
     out, image = str(tmp_path / "out"), str(tmp_path / "photos" / "a.jpg")
     os.makedirs(out)
     with outputs.recording(out, SETTINGS, {}) as record:
-        record("a", image, ("color",))
-        record("a", image, ("npy",))
+        record("a", image, (7, 1), ("color",))
+        record("a", image, (7, 1), ("npy",))
     with open(os.path.join(out, "maps.jsonl"), "a") as file:
         file.write('{"map": "b", "im')  # torn by a kill
     made = outputs.read_made(out, SETTINGS, overwrite=False)
-    assert made == {"a": outputs.Made(image, frozenset({"color", "npy"}))}
+    assert made == {"a": outputs.Made(image, frozenset({"color", "npy"}), stamp=(7, 1))}
     with outputs.recording(out, SETTINGS, made) as record:
-        record("c", image, ("npy",))
+        record("c", image, (7, 1), ("npy",))
     assert set(outputs.read_made(out, SETTINGS, overwrite=False)) == {"a", "c"}
+
+
+def test_a_record_without_size_and_time_of_the_photograph_counts(tmp_path):
+    """As older versions wrote it; lines of both kinds add up."""
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"1")
+    line = {"map": "a", "image": "a.jpg", "saved": ["npy"]}
+    (tmp_path / "maps.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "a.npy").touch()
+    made = outputs.read_made(tmp_path, SETTINGS, overwrite=False)
+    assert outputs.is_made(tmp_path, "a", str(image), ("npy",), made)
+    with outputs.recording(tmp_path, SETTINGS, made) as record:
+        record("a", str(image), outputs.stamp_of(image), ("color",))
+    (tmp_path / "a_color.png").touch()
+    made = outputs.read_made(tmp_path, SETTINGS, overwrite=False)
+    assert outputs.is_made(tmp_path, "a", str(image), ("npy", "color"), made)
+    image.write_bytes(b"22")
+    assert not outputs.is_made(tmp_path, "a", str(image), ("npy",), made)
 
 
 def test_done_means_recorded_from_this_image_and_there(tmp_path):
@@ -206,7 +225,7 @@ def test_done_means_recorded_from_this_image_and_there(tmp_path):
 
 def test_other_settings_need_another_folder(tmp_path):
     with outputs.recording(tmp_path, SETTINGS | {"colormap": "magma"}, {}) as record:
-        record("a", "/photos/a.jpg", ("color",))
+        record("a", "/photos/a.jpg", None, ("color",))
     other = SETTINGS | {"size_px": 252}
     with pytest.raises(ConfigError, match="size_px 518 instead of 252; choose another --out"):
         outputs.read_made(tmp_path, other, overwrite=False)

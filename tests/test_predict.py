@@ -172,6 +172,21 @@ def test_what_is_done_is_not_done_again(model, photos, tmp_path, capsys):
     assert run(photos, out, "--overwrite") == 0 and len(model.seen) == 16
 
 
+def test_a_photograph_that_changed_is_done_again(model, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(photos, f"--out={out}", "--save=npy,color") == 0
+    seen = len(model.seen)
+    paint(photos / "a.jpg", 20, 30, value=255)
+    os.utime(photos / "b.png", ns=(0, 10**18))
+    assert run(photos, f"--out={out}", "--save=npy") == 0 and len(model.seen) == seen + 2
+    assert np.load(out / "a.npy")[0, 0] == pytest.approx(2, abs=0.02)
+    assert "3 already done" in capsys.readouterr().out
+    assert run(photos, f"--out={out}", "--save=npy") == 0 and len(model.seen) == seen + 2
+    # The colours still are those of the old ones.
+    assert run(photos, f"--out={out}", "--save=color") == 0 and len(model.seen) == seen + 4
+    assert run(photos, f"--out={out}", "--save=npy,color") == 0 and len(model.seen) == seen + 4
+
+
 def test_nothing_to_do_starts_no_network(model, photos, tmp_path):
     out = f"--out={tmp_path / 'out'}"
     assert run(photos, out) == 0
