@@ -71,6 +71,17 @@ def carry_out(argv, usage, work, *, interrupted=INTERRUPTED, **hints):
         return explain(error, **hints)
 
 
+def prepare_streams():
+    """Lets stdout and stderr take any text, and do without those that are closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            null = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+            setattr(sys, name, null)
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a closed one's number must not become that of a result
+    os.close(number)
+
+
 def parse(argv):
     """Command line → config, work folder, job. Raises ConfigError for what makes no sense."""
     return parse_all(argv)[:3]

@@ -500,6 +500,27 @@ sys.exit(predict.main(sys.argv))
     assert 1 <= len(files(tmp_path / "out")) < 4
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_matter(photos, tmp_path, closed):
+    """As a scheduler may start it; what it would say goes nowhere, least of all into a result."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import dav, test_predict
+from dav import predict
+
+dav.load = lambda spec, **options: test_predict.Ramp()
+sys.exit(predict.main(sys.argv))
+"""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    command += [photos, f"--out={tmp_path / 'out'}", "--weights=w", "--no_cache"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    assert len(files(tmp_path / "out")) == 5
+    lines = (tmp_path / "out" / "maps.jsonl").read_text().splitlines()
+    assert {json.loads(line)["map"] for line in lines} == {"a", "b", "deep/c", "deep/d", "turned"}
+
+
 # With real weights, in a process of their own.
 
 
