@@ -153,6 +153,17 @@ def stamp_of(path):
     return found.st_size, found.st_mtime_ns
 
 
+def is_record(line):
+    """Whether a line of a file called maps.jsonl is one that dav writes."""
+    return (
+        isinstance(line, dict)
+        and all(isinstance(line.get(key), str) for key in ("map", "image"))
+        and isinstance(line.get("saved"), list)
+        and isinstance(line.get("stale", []), list)
+        and all(kind in [*ENDINGS] for kind in (*line["saved"], *line.get("stale", ())))
+    )
+
+
 class ResultFinder:
     """Called with a path, tells whether it is a recorded result of any folder it stands in."""
 
@@ -167,9 +178,12 @@ class ResultFinder:
 
     def _results(self, folder):
         if folder not in self._recorded:
+            lines = []
+            with contextlib.suppress(DavError):  # no JSON; it may be anybody's
+                lines = read_lines(os.path.join(folder, "maps.jsonl"))
             self._recorded[folder] = {
                 os.path.join(folder, line["map"] + ENDINGS[kind])
-                for line in read_lines(os.path.join(folder, "maps.jsonl"))
+                for line in filter(is_record, lines)
                 for kind in (*line["saved"], *line.get("stale", ()))
             }
         return self._recorded[folder]
@@ -214,12 +228,17 @@ def settings_of(options):
 def read_made(out, settings, *, overwrite):
     """The maps that OUT records, {name: Made}.
 
-    Raises ConfigError if OUT was made with other settings; with `overwrite` its record is void
-    then.
+    Raises ConfigError if OUT was made with other settings, where with `overwrite` its record is
+    void; and if it has files of others that are called as its own.
     """
     lines = read_lines(os.path.join(out, "maps.jsonl"))
     path = os.path.join(out, "predict.json")
-    before = read_json(path) if lines and os.path.exists(path) else {}
+    before = read_json(path) if os.path.exists(path) else settings
+    is_ours = isinstance(before, dict) and "weights" in before
+    if not (all(map(is_record, lines)) and is_ours):
+        theirs = path if not is_ours else os.path.join(out, "maps.jsonl")
+        raise ConfigError(f"{theirs} was not written by dav; choose another --out")
+    before = before if lines else settings
     differing = [key for key in settings if before.get(key, settings[key]) != settings[key]]
     if differing and not overwrite:
         raise ConfigError(

@@ -159,6 +159,38 @@ def test_pictures_of_its_own_are_no_input(tmp_path):
     assert not is_result(str(tmp_path / "outer" / "b_color.png"))
 
 
+FOREIGN = [{"a": 1}, [1], {"map": 3, "image": "a.jpg", "saved": ["color"]}]
+FOREIGN += [{"map": "x", "image": "a.jpg", "saved": "color"}, {"map": "x", "image": "a.jpg"}]
+FOREIGN += [{"map": "x", "image": "a.jpg", "saved": ["color", kind]} for kind in (1, [], "gif")]
+
+
+@pytest.mark.parametrize("line", FOREIGN)
+def test_a_record_of_others_claims_no_picture_and_is_not_added_to(tmp_path, line):
+    (tmp_path / "maps.jsonl").write_text(json.dumps(line) + "\n")
+    assert not outputs.ResultFinder()(str(tmp_path / "x_color.png"))
+    for overwrite in (False, True):
+        with pytest.raises(
+            ConfigError, match=r"maps\.jsonl was not written by dav; choose another"
+        ):
+            outputs.read_made(tmp_path, SETTINGS, overwrite=overwrite)
+
+
+def test_a_record_above_the_photographs_that_is_no_json_is_no_matter(tmp_path):
+    (tmp_path / "maps.jsonl").write_text("north south\n")
+    assert not outputs.ResultFinder()(str(tmp_path / "x_color.png"))
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", '{"mine": 1}'])
+@pytest.mark.parametrize("has_maps", [False, True])
+def test_settings_of_others_are_not_written_over(tmp_path, content, has_maps):
+    with outputs.recording(tmp_path, SETTINGS, {}) as record:
+        if has_maps:
+            record("a", "/photos/a.jpg", None, ("color",))
+    (tmp_path / "predict.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"predict\.json was not written by dav; choose another"):
+        outputs.read_made(tmp_path, SETTINGS, overwrite=True)
+
+
 def test_what_an_overwriting_run_left_undone_is_still_its_own(tmp_path):
     out, image = str(tmp_path), str(tmp_path / "a.jpg")
     with outputs.recording(out, SETTINGS, {"a": outputs.Made(image, frozenset({"npy"})).void()}):
