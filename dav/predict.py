@@ -66,8 +66,6 @@ class Tally:
 def main(argv):
     """Runs one command; returns its exit code."""
     prepare_streams()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # file names may hold any bytes
     warnings.filterwarnings("ignore", module="PIL")  # what matters is an error here
     try:
         options = parse(argv[1:])

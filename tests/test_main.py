@@ -198,3 +198,10 @@ sys.exit(main.main(["dav", "--config=x"]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 75 and done.stderr.count("\n") == 1
     assert "the same command continues" in done.stderr
+
+
+def test_the_usage_can_be_read_in_any_encoding(environment):
+    command = [sys.executable, "-m", "dav.main", "--help"]
+    environment = environment | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and r"v5p:4x4x4, v6e:8x8, \u2026" in done.stdout, done.stderr
