@@ -56,8 +56,10 @@ def carry_out(argv, usage, work, *, interrupted=INTERRUPTED, **hints):
 
     `interrupted` is said at Ctrl-C and SIGTERM; `hints` are those of `explain`.
     """
+    from dav.runtime import streams
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    prepare_streams()
+    streams.prepare()
     try:
         if {"-h", "--help"} & set(argv[1:]) or len(argv) == 1:
             print(usage)
@@ -70,19 +72,6 @@ def carry_out(argv, usage, work, *, interrupted=INTERRUPTED, **hints):
         if isinstance(error, SystemExit):
             raise
         return explain(error, **hints)
-
-
-def prepare_streams():
-    """Lets stdout and stderr take any text, in any encoding, and does without closed ones."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            null = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-            setattr(sys, name, null)
-        if hasattr(stream := getattr(sys, name), "reconfigure"):  # a notebook's has it not
-            stream.reconfigure(errors="backslashreplace")
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass  # a closed one's number must not become that of a result
-    os.close(number)
 
 
 def parse(argv):

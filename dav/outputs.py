@@ -146,11 +146,9 @@ def result_path(out, name, kind):
 
 def stamp_of(path):
     """(size in bytes, time of change in ns) of a file; None where there is none."""
-    try:
+    with contextlib.suppress(OSError):
         found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns
+        return found.st_size, found.st_mtime_ns
 
 
 def is_record(line):
@@ -238,8 +236,7 @@ def read_made(out, settings, *, overwrite):
     if not (all(map(is_record, lines)) and is_ours):
         theirs = path if not is_ours else os.path.join(out, "maps.jsonl")
         raise ConfigError(f"{theirs} was not written by dav; choose another --out")
-    before = before if lines else settings
-    differing = [key for key in settings if before.get(key, settings[key]) != settings[key]]
+    differing = [k for k in settings if lines and before.get(k, settings[k]) != settings[k]]
     if differing and not overwrite:
         raise ConfigError(
             f"{out} holds maps made with "
@@ -289,9 +286,7 @@ def recording(out, settings, made):
     path = os.path.join(out, "predict.json")
     counts = any(one.saved for one in made.values())
     before = read_json(path) if counts and os.path.exists(path) else {}
-    lines = [
-        _line(out, name, one.image, one.stamp, one.saved, one.stale) for name, one in made.items()
-    ]
+    lines = [_line(out, n, one.image, one.stamp, one.saved, one.stale) for n, one in made.items()]
     write_whole(os.path.join(out, "maps.jsonl"), "".join(lines))
     write_json(path, before | settings)
     with open(os.path.join(out, "maps.jsonl"), "ab", buffering=0) as file:

@@ -24,7 +24,8 @@ from dav import inputs, outputs, viz
 from dav.errors import ConfigError, DavError
 from dav.files import write_whole
 from dav.images import read_image, shown
-from dav.main import INTERRUPTED, explain, fail, prepare_streams, quieten
+from dav.main import INTERRUPTED, explain, fail, quieten
+from dav.runtime import streams
 from dav.runtime.interrupts import stop_request
 from dav.runtime.memory import keep_freed_memory
 from dav.runtime.telemetry import COMPILATION, Progress, format_duration
@@ -65,7 +66,7 @@ class Tally:
 
 def main(argv):
     """Runs one command; returns its exit code."""
-    prepare_streams()
+    streams.prepare()
     warnings.filterwarnings("ignore", module="PIL")  # what matters is an error here
     try:
         options = parse(argv[1:])
