@@ -72,18 +72,19 @@ def ask_all(models, items):
             yield from maps
 
 
-def run(root_of, names, loaded, options, out):
+def run(root_of, names, loaded, options, out, stop=False):
     """The SetResults of the data sets `names`, in order; root_of(name) is where one stands.
 
-    In every process the same; process 0 keeps them below `out`.
+    In every process the same; process 0 keeps them below `out`. Interrupted once `stop` is true.
     """
     results = []
     for name in names:
+        heed(stop)
         chosen = evaluation_data.choose(root_of(name), name, loaded, options)
         path = Path(out) / "sets" / f"{name.replace('/', '_')}-{chosen.split}.msgpack"
         result = stored(path, chosen.key)
         if result is None:
-            result = evaluate_set(chosen, loaded)
+            result = evaluate_set(chosen, loaded, stop)
             if jax.process_index() == 0:
                 write_whole(path, store.pack(result, chosen.key))
         results.append(result)
@@ -101,7 +102,13 @@ def stored(path, key):
     return gather(result)[0]
 
 
-def evaluate_set(chosen, loaded):
+def heed(stop):
+    """Interrupts if somebody has asked to stop."""
+    if stop:
+        raise KeyboardInterrupt
+
+
+def evaluate_set(chosen, loaded, stop=False):
     """Every model's look at one data set, by all processes together."""
     models = [one.model for one in loaded]
     count = len(chosen.indices)
@@ -112,7 +119,7 @@ def evaluate_set(chosen, loaded):
             models,
             chosen.rules,
             share=(jax.process_index(), jax.process_count()),
-            tell=teller(progress),
+            tell=teller(progress, stop),
         )
     part = engine.merge(gather(part), models)
     skipped = tuple(part.skipped.values())
@@ -138,10 +145,11 @@ def evaluate_set(chosen, loaded):
     )
 
 
-def teller(progress):
-    """Shows the progress of process 0."""
+def teller(progress, stop):
+    """Shows the progress of process 0, and heeds a request to stop between two maps."""
 
     def tell(done, total):
+        heed(stop)
         progress.total = total
         if jax.process_index() == 0:
             progress.update(done, unit="maps")

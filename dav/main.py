@@ -176,7 +176,7 @@ def run(config, workdir, job, start, planning):
     keep_freed_memory()
     begin(workdir, **start)
     check_job(job)
-    from dav import auto, evaluate, folders, label, plan, prepare, recipe, train
+    from dav import auto, evaluation_job, folders, label, plan, prepare, recipe, train
 
     recipe.check(config)
     jobs = {
@@ -184,7 +184,7 @@ def run(config, workdir, job, start, planning):
         "prepare": prepare.prepare,
         "train": train.train,
         "label": label.label,
-        "evaluate": evaluate.evaluate,
+        "evaluate": evaluation_job.evaluate,
         "plan": lambda *args: plan.plan(*args, **planning),
     }
     jobs[job](config, folders.make_paths(config, workdir))
