@@ -414,6 +414,10 @@ def test_the_cache_folder_is_the_user_s_and_never_fatal(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/somewhere")
     compiled.keep_programs()
     assert "jax_compilation_cache_dir" not in updated
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    compiled.keep_programs("~/c")
+    assert updated["jax_compilation_cache_dir"] == str(tmp_path / "home" / "c")
     (tmp_path / "file").touch()
     with pytest.raises(DavError, match="cannot keep compiled programs in"):
         compiled.keep_programs(tmp_path / "file" / "cache")
