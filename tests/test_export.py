@@ -103,6 +103,18 @@ def test_a_home_folder_in_the_spec_is_no_way_round(tmp_path, monkeypatch, capsys
     assert path.stat().st_ino == before.st_ino
 
 
+def test_a_file_of_torch_needs_a_name_in_utf_8(original, tmp_path, capsys):
+    """Its archive carries the name inside; the other forms take any."""
+    out = tmp_path / "b\udcff"
+    arguments = f"--weights={original}", "--layout=official"
+    assert run(*arguments, f"--out={out}.pth") == 2
+    said = capsys.readouterr().err
+    assert r"b\udcff.pth" in said and "UTF-8" in said and said.count("\n") == 1
+    assert run(*arguments, f"--out={out}.safetensors") == 0
+    assert run(arguments[0], "--layout=transformers", f"--out={out}") == 0
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
 def test_files_get_the_usual_permissions(tmp_path, name):
     save_official(tmp_path / name, random_weights(TINY, 0))
