@@ -57,7 +57,7 @@ def test_nothing_is_overwritten_unasked(original, tmp_path, capsys):
         (("--weights=a.pth", "--layout=official", "--out=b"), 2, "is a file, .safetensors or .pth"),
         (("--weights=a.pth", "--layout=transformers", "--out=b.pth"), 2, "is a folder"),
         (("--weights=hf:x", "--layout=official", "--out=b.pth"), 2, "hf:x is not of the form"),
-        (("--weights=a.pth", "--layout=official", "--out=b.pth"), 1, "there is no a.pth"),
+        (("--weights=a.pth", "--layout=official", "--out=b.pth"), 2, "there is no a.pth"),
         (("--frobnicate",), 2, "frobnicate"),
         (("more",), 2, "unexpected argument 'more'"),
     ],
