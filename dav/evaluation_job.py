@@ -26,13 +26,11 @@ def evaluate(config, paths):
     Beside the trained networks stand two that never look: a constant map, and a ramp from top to
     bottom, which is the best guess without looking in most scenes.
     """
-    if not config.evaluation.sets:
-        raise ConfigError("config.evaluation.sets is empty; name data sets to evaluate on")
+    options = job_options(config)
     workdir.check_config(paths.workdir, folders.identity(config))
     if is_done(config, paths):
         print("evaluation: done, nothing left to do")
         return
-    options = job_options(config)
     loaded = [*trained_models(config, paths, options), *blind_models()]
     with stop_request() as stop, sole_writer(config, paths):
         results = evaluation_run.run(
@@ -81,7 +79,7 @@ def protocol(config):
 
 
 def job_options(config):
-    """A recipe's evaluation as options of the engine."""
+    """A recipe's evaluation as options of the engine. Raises ConfigError without data sets."""
     if not config.evaluation.sets:
         raise ConfigError("config.evaluation.sets is empty; name the data sets to evaluate on")
     return Options(

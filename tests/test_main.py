@@ -92,7 +92,7 @@ def test_a_stage_alone_says_what_it_lacks(capsys, tmp_path, job, message):
 def test_nothing_to_evaluate_on_is_told(capsys, tmp_path):
     nothing = "--config.evaluation.sets=()"
     code, said = refuse(capsys, STUDENT, nothing, "--job=evaluate", f"--workdir={tmp_path}")
-    assert code == 2 and "config.evaluation.sets is empty" in said
+    assert code == 2 and "config.evaluation.sets is empty; name the data sets" in said
 
 
 def test_labels_without_a_teacher_say_how_to_train_it(capsys, tmp_path, sample_root):
