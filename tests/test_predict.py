@@ -20,7 +20,7 @@ from PIL import Image
 from random_weights import random_official_state
 
 import dav
-from dav import outputs, predict
+from dav import outputs, predict, predict_run
 from dav.errors import ConfigError
 
 
@@ -378,7 +378,7 @@ def test_a_large_folder_is_never_held(model, tmp_path, monkeypatch):
     for index in range(40):
         paint(tmp_path / "photos" / f"{index:02}.png")
     begun, taken = [], []
-    read_job = predict.read_job
+    read_job = predict_run.read_job
 
     def counted(job, **options):
         begun.append(job.name)
@@ -391,7 +391,7 @@ def test_a_large_folder_is_never_held(model, tmp_path, monkeypatch):
             assert len(begun) - len(taken) <= 4
             yield key, image[..., 0].astype(np.float32)
 
-    monkeypatch.setattr(predict, "read_job", counted)
+    monkeypatch.setattr(predict_run, "read_job", counted)
     model.predict_each = predict_each
     assert run(tmp_path / "photos", f"--out={tmp_path / 'out'}", "--save=npy") == 0
     assert len(taken) == 40
@@ -502,6 +502,24 @@ sys.exit(predict.main(sys.argv))
     assert err.startswith("stopping after this step")
     assert "the same command continues" in err
     assert 1 <= len(files(tmp_path / "out")) < 4
+
+
+def test_ctrl_c_in_the_first_moment_is_one_message():
+    """While libraries are imported: here, as the first of them is looked for."""
+    code = """
+import runpy, signal, sys
+
+class Impatient:
+    def find_spec(name, path, target=None):
+        if name in ("numpy", "cv2", "PIL"):
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient)
+runpy.run_module("dav.predict", run_name="__main__")
+"""
+    command = [sys.executable, "-c", code, "photos", "--weights=w", "--out=o"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 75 and done.stderr.count("\n") == 1, done.stderr
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
