@@ -19,6 +19,7 @@ from dav.evaluation.engine import Model
 from dav.evaluation.results import SetResult
 from dav.files import write_whole
 from dav.inference import make_depth_model
+from dav.runtime import processes
 from dav.runtime.gathering import gather
 from dav.runtime.telemetry import Progress
 from dav.weights.load import digest_of, load_weights
@@ -77,18 +78,25 @@ def run(root_of, names, loaded, options, out, stop=False):
 
     In every process the same; process 0 keeps them below `out`. Interrupted once `stop` is true.
     """
-    results = []
-    for name in names:
-        heed(stop)
-        chosen = evaluation_data.choose(root_of(name), name, loaded, options)
-        path = Path(out) / "sets" / f"{name.replace('/', '_')}-{chosen.split}.msgpack"
-        result = stored(path, chosen.key)
-        if result is None:
-            result = evaluate_set(chosen, loaded, stop)
-            if jax.process_index() == 0:
-                write_whole(path, store.pack(result, chosen.key))
-        results.append(result)
-    return results
+    try:
+        return [find_result(root_of(name), name, loaded, options, out, stop) for name in names]
+    except Exception as error:
+        if processes.has_lost_another(error):  # which may have heeded the same request before
+            heed(stop)
+        raise
+
+
+def find_result(root, name, loaded, options, out, stop):
+    """The SetResult of one data set: the stored one, or a new one, then stored."""
+    heed(stop)
+    chosen = evaluation_data.choose(root, name, loaded, options)
+    path = Path(out) / "sets" / f"{name.replace('/', '_')}-{chosen.split}.msgpack"
+    result = stored(path, chosen.key)
+    if result is None:
+        result = evaluate_set(chosen, loaded, stop)
+        if jax.process_index() == 0:
+            write_whole(path, store.pack(result, chosen.key))
+    return result
 
 
 def stored(path, key):

@@ -23,6 +23,7 @@ from dav.errors import ConfigError, DavError
 from dav.evaluation import engine
 from dav.evaluation.protocols import PROTOCOLS
 from dav.inference import make_depth_model
+from dav.runtime import processes
 from dav.viz import encode_png
 from dav.weights.save import save_official
 
@@ -240,6 +241,19 @@ def test_an_interrupt_that_a_library_swallows_is_heeded(run, monkeypatch):
     monkeypatch.setattr(evaluation_run, "load", interrupted)
     code, _, err, content = run()
     assert code == 75 and "the same command continues" in err and content is None
+
+
+def test_of_processes_asked_to_stop_none_takes_the_others_for_lost(monkeypatch):
+    asked = []
+
+    def lost(*_):
+        asked.append("while waiting for another")
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(evaluation_data, "choose", lost)
+    monkeypatch.setattr(processes, "has_lost_another", lambda error: True)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation_run.run(str, ["a"], [], None, ".", asked)
 
 
 @pytest.mark.parametrize("name", ["weights", "data", "out"])
