@@ -25,24 +25,14 @@ docs/evaluation.md has the protocols. Exit codes: 0 done; 2 wrong usage; 75 stop
 start again to continue; 1 anything else.
 """
 
-import contextlib
 import sys
 from pathlib import Path
 
-import jax
-import numpy as np
-
-from dav import evaluation_data, evaluation_page, evaluation_run, folders, report
 from dav import main as entry
-from dav.data import inspect
 from dav.errors import ConfigError
-from dav.evaluation.engine import Model
-from dav.evaluation.tables import make_rows, make_sets, table_text
-from dav.evaluation_data import Options
-from dav.evaluation_run import Loaded
 from dav.files import hold, read_json, write_json
-from dav.runtime import processes, workdir
-from dav.runtime.gathering import from_first
+from dav.runtime import processes
+from dav.runtime.interrupts import stop_request
 from dav.runtime.memory import keep_freed_memory
 
 
@@ -51,10 +41,11 @@ def main(argv):
 
     def work():
         arguments, start = parse(argv)
-        entry.quieten()
-        keep_freed_memory()
-        entry.begin(arguments["out"], **start)
-        evaluate_weights(**arguments)
+        with stop_request() as stop:  # an interrupt at any point could get lost in a library
+            entry.quieten()
+            keep_freed_memory()
+            entry.begin(arguments["out"], **start)
+            evaluate_weights(**arguments, stop=stop)
 
     code = entry.carry_out(argv, __doc__, work, folder_options="--data or --out")
     processes.leave(code)
@@ -80,8 +71,10 @@ def parse(argv):
     flags.DEFINE_integer("batch_size", None, "", 1, flag_values=values)
     entry.define_start_flags(values)
     entry.read_only_flags(values, argv, required=("weights", "data", "out"))
+    from dav import evaluation_data  # after what costs nothing
+
     names = ("split", "align", "crop", "max_depth_m", "min_depth_m", "space", "limit", "size_px")
-    options = Options(**entry.values_of((*names, "dtype", "batch_size"), values))
+    options = evaluation_data.Options(**entry.values_of((*names, "dtype", "batch_size"), values))
     evaluation_data.check(options)
     arguments = {
         "specs": split_list(values.weights),
@@ -97,18 +90,26 @@ def split_list(values):
     return list(dict.fromkeys(one for value in values for one in value.split(",") if one))
 
 
-def evaluate_weights(specs, data, out, options):
-    """The command: writes OUT/eval.json and OUT/index.html, and prints the table."""
+def evaluate_weights(specs, data, out, options, stop=False):
+    """The command: writes OUT/eval.json and OUT/index.html, and prints the table.
+
+    It is interrupted once `stop` is true.
+    """
+    from dav import evaluation_page, evaluation_run
+    from dav.evaluation.tables import make_rows, make_sets, table_text
+    from dav.runtime.gathering import from_first
+
     roots = find_sets(data, options)
-    loaded = [
-        evaluation_run.load(n, s, options) for n, s in zip(names_of(specs), specs, strict=True)
-    ]
+    loaded = []
+    for name, spec in zip(names_of(specs), specs, strict=True):
+        evaluation_run.heed(stop)
+        loaded.append(evaluation_run.load(name, spec, options))
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "lock", "a") as lock:
         busy = f"another process is evaluating into {out}; wait for it, or choose another"
         from_first(lambda: hold(lock, busy))
-        results = evaluation_run.run(roots.get, list(roots), loaded, options, out)
-        if jax.process_index() != 0:
+        results = evaluation_run.run(roots.get, list(roots), loaded, options, out, stop)
+        if not processes.is_first():
             return
         spec_of = {one.model.name: spec for one, spec in zip(loaded, specs, strict=True)}
         rows = make_rows(results)
@@ -125,6 +126,9 @@ def find_sets(data, options):
 
     Below a folder of several, sets without ground truth are told and left out.
     """
+    from dav import evaluation_data
+    from dav.data import inspect
+
     roots = {}
     for folder in data:
         if not folder.is_dir():
@@ -161,115 +165,6 @@ def names_of(specs):
     short = [spec.rstrip("/").rpartition("/")[2].partition("@")[0] for spec in specs]
     short = [name.removesuffix(".safetensors").removesuffix(".pth") for name in short]
     return [n if n and short.count(n) == 1 else s for n, s in zip(short, specs, strict=True)]
-
-
-def evaluate(config, paths):
-    """The job of a recipe: writes eval.json and report/index.html; returns at once if they stand
-    for these weights.
-
-    Beside the trained networks stand two that never look: a constant map, and a ramp from top to
-    bottom, which is the best guess without looking in most scenes.
-    """
-    if not config.evaluation.sets:
-        raise ConfigError("config.evaluation.sets is empty; name data sets to evaluate on")
-    workdir.check_config(paths.workdir, folders.identity(config))
-    if is_done(config, paths):
-        print("evaluation: done, nothing left to do")
-        return
-    options = job_options(config)
-    loaded = [*trained_models(config, paths, options), *blind_models()]
-    with sole_writer(config, paths):
-        results = evaluation_run.run(
-            lambda name: paths.data,
-            config.evaluation.sets,
-            loaded,
-            options,
-            paths.workdir / "report",
-        )
-        if jax.process_index() != 0:
-            return
-        groups = {"same sources": [n for n in config.evaluation.sets if n in config.data.labelled]}
-        rows = make_rows(results, groups, trained_on=config.data.labelled)
-        report.write(config, paths, rows, results)
-        content = {"steps": config.steps, "protocol": protocol(config), "rows": rows}
-        write_json(paths.workdir / "eval.json", content | {"sets": make_sets(results)})
-    print(table_text(rows, results))
-    print(f"report: {paths.workdir / 'report' / 'index.html'}")
-
-
-def sole_writer(config, paths):
-    """Of several processes that evaluate together, the first holds the work folder for all."""
-    if jax.process_index() != 0:
-        return contextlib.nullcontext()
-    return workdir.claim(paths.workdir, folders.identity(config))
-
-
-def is_done(config, paths):
-    """Whether the results of the finished training are there."""
-    path, page = paths.workdir / "eval.json", paths.workdir / "report" / "index.html"
-    if not path.exists() or not page.exists():
-        return False
-    result = read_json(path)
-    return (result.get("steps"), result.get("protocol")) == (config.steps, protocol(config))
-
-
-def protocol(config):
-    """What a recipe says about its evaluation; the whole protocol of each set is in its results."""
-    return {
-        "sets": list(config.evaluation.sets),
-        "split": config.evaluation.split,
-        "short_side_px": config.short_side_px,
-        "max_depth_m": config.evaluation.max_depth_m,
-    }
-
-
-def job_options(config):
-    """A recipe's evaluation as options of the engine."""
-    if not config.evaluation.sets:
-        raise ConfigError("config.evaluation.sets is empty; name the data sets to evaluate on")
-    return Options(
-        split=config.evaluation.split,
-        max_depth_m=config.evaluation.max_depth_m,
-        size_px=config.short_side_px,
-        dtype=config.model.dtype,
-    )
-
-
-def trained_models(config, paths, options):
-    """The recipe's own network, the teacher of a student, and what fine-tuning began with."""
-    trained = {config.recipe: (config, paths)}
-    given = {"teacher": config.get("teacher_weights"), "before": config.model.weights}
-    if folders.trains_teacher(config):
-        teacher = folders.teacher_config(config, paths)
-        trained["teacher"] = (teacher, folders.make_paths(teacher, paths.teacher))
-    for its_config, its_paths in trained.values():
-        folders.check_trained(its_config, its_paths)
-    specs = {name: its_paths.workdir for name, (_, its_paths) in trained.items()}
-    specs |= {name: spec for name, spec in given.items() if spec}
-    return [evaluation_run.load(name, spec, options) for name, spec in specs.items()]
-
-
-def blind_models():
-    """A ramp and a constant map."""
-
-    def asked(draw):
-        return lambda items: ((key, draw(*image.shape[:2])) for key, image in items)
-
-    return [
-        Loaded(Model("ramp", asked(vertical_ramp)), "none"),
-        Loaded(Model("constant", asked(constant_map)), "none"),
-    ]
-
-
-def constant_map(height, width):
-    """Everything equally far, float32 [H, W]."""
-    return np.ones((height, width), np.float32)
-
-
-def vertical_ramp(height, width):
-    """Nearer towards the bottom, linearly in disparity, float32 [H, W]."""
-    rows = np.linspace(0, 1, height, dtype=np.float32)
-    return np.broadcast_to(rows[:, None], (height, width))
 
 
 if __name__ == "__main__":

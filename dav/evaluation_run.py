@@ -19,6 +19,7 @@ from dav.evaluation.engine import Model
 from dav.evaluation.results import SetResult
 from dav.files import write_whole
 from dav.inference import make_depth_model
+from dav.runtime import processes
 from dav.runtime.gathering import gather
 from dav.runtime.telemetry import Progress
 from dav.weights.load import digest_of, load_weights
@@ -72,22 +73,30 @@ def ask_all(models, items):
             yield from maps
 
 
-def run(root_of, names, loaded, options, out):
+def run(root_of, names, loaded, options, out, stop=False):
     """The SetResults of the data sets `names`, in order; root_of(name) is where one stands.
 
-    In every process the same; process 0 keeps them below `out`.
+    In every process the same; process 0 keeps them below `out`. Interrupted once `stop` is true.
     """
-    results = []
-    for name in names:
-        chosen = evaluation_data.choose(root_of(name), name, loaded, options)
-        path = Path(out) / "sets" / f"{name.replace('/', '_')}-{chosen.split}.msgpack"
-        result = stored(path, chosen.key)
-        if result is None:
-            result = evaluate_set(chosen, loaded)
-            if jax.process_index() == 0:
-                write_whole(path, store.pack(result, chosen.key))
-        results.append(result)
-    return results
+    try:
+        return [find_result(root_of(name), name, loaded, options, out, stop) for name in names]
+    except Exception as error:
+        if processes.has_lost_another(error):  # which may have heeded the same request before
+            heed(stop)
+        raise
+
+
+def find_result(root, name, loaded, options, out, stop):
+    """The SetResult of one data set: the stored one, or a new one, then stored."""
+    heed(stop)
+    chosen = evaluation_data.choose(root, name, loaded, options)
+    path = Path(out) / "sets" / f"{name.replace('/', '_')}-{chosen.split}.msgpack"
+    result = stored(path, chosen.key)
+    if result is None:
+        result = evaluate_set(chosen, loaded, stop)
+        if jax.process_index() == 0:
+            write_whole(path, store.pack(result, chosen.key))
+    return result
 
 
 def stored(path, key):
@@ -101,7 +110,13 @@ def stored(path, key):
     return gather(result)[0]
 
 
-def evaluate_set(chosen, loaded):
+def heed(stop):
+    """Interrupts if somebody has asked to stop."""
+    if stop:
+        raise KeyboardInterrupt
+
+
+def evaluate_set(chosen, loaded, stop=False):
     """Every model's look at one data set, by all processes together."""
     models = [one.model for one in loaded]
     count = len(chosen.indices)
@@ -112,7 +127,7 @@ def evaluate_set(chosen, loaded):
             models,
             chosen.rules,
             share=(jax.process_index(), jax.process_count()),
-            tell=teller(progress),
+            tell=teller(progress, stop),
         )
     part = engine.merge(gather(part), models)
     skipped = tuple(part.skipped.values())
@@ -138,10 +153,11 @@ def evaluate_set(chosen, loaded):
     )
 
 
-def teller(progress):
-    """Shows the progress of process 0."""
+def teller(progress, stop):
+    """Shows the progress of process 0, and heeds a request to stop between two maps."""
 
     def tell(done, total):
+        heed(stop)
         progress.total = total
         if jax.process_index() == 0:
             progress.update(done, unit="maps")

@@ -62,7 +62,8 @@ def export(spec, layout, out, *, overwrite=False):
         raise ConfigError(f"--out={out} names a file, but the transformers layout is a folder")
     if os.path.exists(out) and not overwrite:
         raise ConfigError(f"--out={out} is there already; name another, or add --overwrite")
-    if os.path.exists(out) and os.path.exists(spec) and os.path.samefile(out, spec):
+    source = os.path.expanduser(spec)
+    if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
         raise ConfigError(f"--out={out} is where the weights come from; name another")
     weights = load_weights(spec)
     (save_official if layout == "official" else save_transformers)(out, weights)

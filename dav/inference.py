@@ -10,17 +10,15 @@ from typing import Any
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dav.data.transforms import PATCH_PX, network_size
 from dav.errors import ConfigError
 from dav.images import as_rgb
-from dav.models.depth_anything import Architecture, DepthAnything, normalise
+from dav.models.depth_anything import DTYPES, Architecture, DepthAnything, normalise
 from dav.models.resize import bilinear_positions
 from dav.threads import in_threads
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 # Those of cameras and screens, and between them what keeps the steps below 8 %.
 ASPECTS = (1, 1.06, 9 / 8, 1.19, 5 / 4, 4 / 3, 1.41, 3 / 2, 8 / 5, 1.69, 16 / 9, 1.89, 2, 2.14)
 ASPECTS += (2.25, 21 / 9, 2.5, 2.67, 2.85, 3, 3.2, 3.45, 3.7, 4)

@@ -56,10 +56,11 @@ def carry_out(argv, usage, work, *, interrupted=INTERRUPTED, **hints):
 
     `interrupted` is said at Ctrl-C, SIGTERM and SIGHUP; `hints` are those of `explain`.
     """
-    from dav.runtime.interrupts import asking
+    from dav.runtime import interrupts, streams
 
-    for number in asking():
+    for number in interrupts.asking():
         signal.signal(number, signal.default_int_handler)
+    streams.prepare()
     try:
         if {"-h", "--help"} & set(argv[1:]) or len(argv) == 1:
             print(usage)
@@ -176,7 +177,7 @@ def run(config, workdir, job, start, planning):
     keep_freed_memory()
     begin(workdir, **start)
     check_job(job)
-    from dav import auto, evaluate, folders, label, plan, prepare, recipe, train
+    from dav import auto, evaluation_job, folders, label, plan, prepare, recipe, train
 
     recipe.check(config, makes_labels=job not in ("train", "evaluate"))
     jobs = {
@@ -184,7 +185,7 @@ def run(config, workdir, job, start, planning):
         "prepare": prepare.prepare,
         "train": train.train,
         "label": label.label,
-        "evaluate": evaluate.evaluate,
+        "evaluate": evaluation_job.evaluate,
         "plan": lambda *args: plan.plan(*args, **planning),
     }
     jobs[job](config, folders.make_paths(config, workdir))
@@ -287,7 +288,7 @@ def describe(error):
 def fail(message, code):
     """Prints one line to stderr; returns the exit code."""
     from dav.runtime import processes
-    from dav.runtime.terminal import say
+    from dav.runtime.streams import say
 
     # Line and end in one go: several processes may share a terminal.
     say(f"{processes.name()}: {message}\n", sys.stderr)

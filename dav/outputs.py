@@ -10,7 +10,8 @@ A folder OUT holds, for an image called NAME:
     NAME_side_by_side.jpg   the photograph and the colours, at most PREVIEW_PX each
 
 and predict.json, the settings that all of them were made with, and maps.jsonl, a line for each
-image: {"map": NAME, "image": path seen from OUT, "saved": [kinds]}.
+image: {"map": NAME, "image": path seen from OUT, "saved": [kinds]}, with "size_bytes" and
+"mtime_ns" of the photograph, by which a changed one is noticed.
 """
 
 import contextlib
@@ -35,6 +36,7 @@ ENDINGS = {
     "color": "_color.png",
     "side_by_side": "_side_by_side.jpg",
 }
+STAMP = ("size_bytes", "mtime_ns")  # what stamp_of tells, as maps.jsonl calls it
 COLORED = {"color", "side_by_side"}
 STEPS = 65535
 KITTI_STEP_M = 1 / 256
@@ -50,10 +52,18 @@ class Made:
     image: str
     saved: frozenset
     stale: frozenset = frozenset()  # kinds whose files are dav's too, but to be made anew
+    stamp: tuple | None = None  # the image's stamp_of; older versions recorded none
 
     def void(self):
         """The same with nothing that counts as done."""
-        return Made(self.image, frozenset(), self.saved | self.stale)
+        return Made(self.image, frozenset(), self.saved | self.stale, self.stamp)
+
+    def then(self, later):
+        """Both as one; what was saved of the image as it was before it changed is stale."""
+        saved, stale = later.saved | self.saved, later.stale | self.stale
+        if None not in (self.stamp, later.stamp) and self.stamp != later.stamp:
+            saved, stale = later.saved, (self.saved | stale) - later.saved
+        return Made(self.image, saved, stale, later.stamp or self.stamp)
 
 
 def encode(kind, values, preview, *, is_metric, colormap):
@@ -134,6 +144,24 @@ def result_path(out, name, kind):
     return os.path.join(out, name + ENDINGS[kind])
 
 
+def stamp_of(path):
+    """(size in bytes, time of change in ns) of a file; None where there is none."""
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+
+
+def is_record(line):
+    """Whether a line of a file called maps.jsonl is one that dav writes."""
+    return (
+        isinstance(line, dict)
+        and all(isinstance(line.get(key), str) for key in ("map", "image"))
+        and isinstance(line.get("saved"), list)
+        and isinstance(line.get("stale", []), list)
+        and all(kind in [*ENDINGS] for kind in (*line["saved"], *line.get("stale", ())))
+    )
+
+
 class ResultFinder:
     """Called with a path, tells whether it is a recorded result of any folder it stands in."""
 
@@ -148,9 +176,12 @@ class ResultFinder:
 
     def _results(self, folder):
         if folder not in self._recorded:
+            lines = []
+            with contextlib.suppress(DavError):  # no JSON; it may be anybody's
+                lines = read_lines(os.path.join(folder, "maps.jsonl"))
             self._recorded[folder] = {
                 os.path.join(folder, line["map"] + ENDINGS[kind])
-                for line in read_lines(os.path.join(folder, "maps.jsonl"))
+                for line in filter(is_record, lines)
                 for kind in (*line["saved"], *line.get("stale", ()))
             }
         return self._recorded[folder]
@@ -195,13 +226,17 @@ def settings_of(options):
 def read_made(out, settings, *, overwrite):
     """The maps that OUT records, {name: Made}.
 
-    Raises ConfigError if OUT was made with other settings; with `overwrite` its record is void
-    then.
+    Raises ConfigError if OUT was made with other settings, where with `overwrite` its record is
+    void; and if it has files of others that are called as its own.
     """
     lines = read_lines(os.path.join(out, "maps.jsonl"))
     path = os.path.join(out, "predict.json")
-    before = read_json(path) if lines and os.path.exists(path) else {}
-    differing = [key for key in settings if before.get(key, settings[key]) != settings[key]]
+    before = read_json(path) if os.path.exists(path) else settings
+    is_ours = isinstance(before, dict) and "weights" in before
+    if not (all(map(is_record, lines)) and is_ours):
+        theirs = path if not is_ours else os.path.join(out, "maps.jsonl")
+        raise ConfigError(f"{theirs} was not written by dav; choose another --out")
+    differing = [k for k in settings if lines and before.get(k, settings[k]) != settings[k]]
     if differing and not overwrite:
         raise ConfigError(
             f"{out} holds maps made with "
@@ -211,19 +246,20 @@ def read_made(out, settings, *, overwrite):
     made = {}
     for line in lines:
         image = os.path.normpath(os.path.join(os.path.abspath(out), line["image"]))
-        saved, stale = frozenset(line["saved"]), frozenset(line.get("stale", ()))
-        if (known := made.get(line["map"])) and known.image == image:
-            saved, stale = saved | known.saved, stale | known.stale
-        made[line["map"]] = Made(image, saved, stale)
+        stamp = tuple(line[key] for key in STAMP if key in line) or None
+        one = Made(image, frozenset(line["saved"]), frozenset(line.get("stale", ())), stamp)
+        known = made.get(line["map"])
+        made[line["map"]] = known.then(one) if known and known.image == image else one
     return {name: one.void() for name, one in made.items()} if differing else made
 
 
 def is_made(out, name, path, kinds, made):
-    """Whether all the wanted results of an image are there, by record and by file."""
+    """Whether all the wanted results of an image as it is now are there, by record and by file."""
     known = made.get(name)
     return (
         known is not None
         and known.image == path
+        and known.stamp in (None, stamp_of(path))
         and known.saved.issuperset(kinds)
         and all(os.path.exists(result_path(out, name, kind)) for kind in kinds)
     )
@@ -243,21 +279,22 @@ def check_foreign(out, names, kinds, made):
 
 @contextlib.contextmanager
 def recording(out, settings, made):
-    """Writes predict.json and maps.jsonl as they stand; yields record(name, path, kinds).
+    """Writes predict.json and maps.jsonl as they stand; yields record(name, path, stamp, kinds).
 
     Lines are added by single writes, so threads may record at the same time.
     """
     path = os.path.join(out, "predict.json")
     counts = any(one.saved for one in made.values())
     before = read_json(path) if counts and os.path.exists(path) else {}
-    lines = [_line(out, name, one.image, one.saved, one.stale) for name, one in made.items()]
+    lines = [_line(out, n, one.image, one.stamp, one.saved, one.stale) for n, one in made.items()]
     write_whole(os.path.join(out, "maps.jsonl"), "".join(lines))
     write_json(path, before | settings)
     with open(os.path.join(out, "maps.jsonl"), "ab", buffering=0) as file:
-        yield lambda name, path, kinds: file.write(_line(out, name, path, kinds).encode())
+        yield lambda *what: file.write(_line(out, *what).encode())
 
 
-def _line(out, name, path, kinds, stale=()):
+def _line(out, name, path, stamp, kinds, stale=()):
     line = {"map": name, "image": os.path.relpath(path, os.path.abspath(out))}
+    line |= dict(zip(STAMP, stamp or (), strict=False))
     line |= {"saved": sorted(kinds)} | ({"stale": sorted(stale)} if stale else {})
     return json.dumps(line) + "\n"

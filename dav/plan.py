@@ -8,7 +8,7 @@ import jax.tree_util
 import numpy as np
 
 from dav import (
-    evaluate,
+    evaluation_job,
     folders,
     label,
     label_page,
@@ -184,7 +184,7 @@ def label_stage(config, paths):
 
 def evaluate_stage(config, paths):
     """Figures and report."""
-    done = evaluate.is_done(config, paths)
+    done = evaluation_job.is_done(config, paths)
     sets = ", ".join(config.evaluation.sets)
     return Stage(
         name="evaluation",
@@ -193,7 +193,7 @@ def evaluate_stage(config, paths):
         cost=f"{sets} ({config.evaluation.split})",
         flops=0,
         other_s=10.0,
-        run=lambda: evaluate.evaluate(config, paths),
+        run=lambda: evaluation_job.evaluate(config, paths),
     )
 
 

@@ -4,16 +4,13 @@ import dataclasses
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dav.errors import ConfigError
-from dav.models.depth_anything import SIZES, DepthAnything, architecture_of, make_encoder
+from dav.models.depth_anything import DTYPES, SIZES, DepthAnything, architecture_of, make_encoder
 from dav.models.remat import POLICIES
 from dav.models.vit import PATCH_PX
 from dav.weights import load
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def check(config):

@@ -12,7 +12,7 @@ from dav.data import loader, pipeline
 from dav.errors import Stopped
 from dav.runtime import checkpoint, interrupts, memory, parallel, processes, workdir
 from dav.runtime.gathering import AnyProcess, all_or_none, from_first
-from dav.runtime.terminal import say
+from dav.runtime.streams import say
 from dav.watch import Watch
 
 # Until the buffers of a step have found their places, each place that one had would be kept.

@@ -19,8 +19,8 @@ from dav.files import write_whole
 from dav.runtime import perf, processes
 from dav.runtime.boards import TensorBoard, WeightsAndBiases
 from dav.runtime.goodput import Goodput
+from dav.runtime.streams import say
 from dav.runtime.telemetry import Interval, MetricsLog, Progress, format_duration
-from dav.runtime.terminal import say
 
 PERCENTILES = ("step_s_p50", "step_s_p95")
 WAIT_SHOWN = 0.03  # share of the time that waiting for data must take to be told on the line

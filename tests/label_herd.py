@@ -16,7 +16,7 @@ def main():
 
     entry.quieten()
     import dav.auto
-    import dav.evaluate
+    import dav.evaluation_job
     import dav.label  # noqa: F401 - what dav.main imports once it runs
 
     for line in sys.stdin:

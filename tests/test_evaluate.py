@@ -1,10 +1,14 @@
 """The command from weights to table and page; the job of a recipe is in test_chain.py."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import shlex
+import signal
 import socket
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -12,7 +16,7 @@ import pytest
 from conftest import ROOT
 from random_weights import TINY, random_weights
 
-from dav import evaluate, evaluation_data, evaluation_run
+from dav import evaluate, evaluation_data, evaluation_job, evaluation_run
 from dav.data import prepare
 from dav.data.examples import encode_example
 from dav.data.frames import DEPTH, DISPARITY, Frame, Target
@@ -20,6 +24,7 @@ from dav.errors import ConfigError, DavError
 from dav.evaluation import engine
 from dav.evaluation.protocols import PROTOCOLS
 from dav.inference import make_depth_model
+from dav.runtime import processes
 from dav.viz import encode_png
 from dav.weights.save import save_official
 
@@ -215,6 +220,43 @@ def test_bad_options_are_one_clear_error(run, options, said):
     assert len(err.strip().splitlines()) == 1 and content is None
 
 
+@pytest.mark.parametrize("option", ["--help", "--frobnicate"])
+def test_usage_is_quick(option):
+    code = (
+        "import sys; from dav import evaluate; evaluate.main(sys.argv); "
+        "assert not {'jax', 'numpy'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, option]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_that_a_library_swallows_is_heeded(run, monkeypatch):
+    load = evaluation_run.load
+
+    def interrupted(*arguments):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return load(*arguments)
+
+    monkeypatch.setattr(evaluation_run, "load", interrupted)
+    code, _, err, content = run()
+    assert code == 75 and "the same command continues" in err and content is None
+
+
+def test_of_processes_asked_to_stop_none_takes_the_others_for_lost(monkeypatch):
+    asked = []
+
+    def lost(*_):
+        asked.append("while waiting for another")
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(evaluation_data, "choose", lost)
+    monkeypatch.setattr(processes, "has_lost_another", lambda error: True)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation_run.run(str, ["a"], [], None, ".", asked)
+
+
 @pytest.mark.parametrize("name", ["weights", "data", "out"])
 def test_what_is_missing_is_said(name, capsys):
     given = {"weights": "a", "data": "b", "out": "c"}
@@ -312,7 +354,7 @@ def test_pairs_of_points_from_raw_folder_to_accuracy(tmp_path):
     (result,) = evaluation_run.run(
         lambda name: tmp_path / "data",
         ["da2k"],
-        evaluate.blind_models(),
+        evaluation_job.blind_models(),
         evaluation_data.Options(),
         tmp_path / "out",
     )
@@ -355,9 +397,9 @@ def test_truth_up_to_scale_is_read_as_depth(quantity):
 
 
 def test_blind_models():
-    ramp = evaluate.vertical_ramp(5, 3)
+    ramp = evaluation_job.vertical_ramp(5, 3)
     assert (np.diff(ramp, axis=0) > 0).all() and np.ptp(ramp[2]) == 0
-    assert np.ptp(evaluate.constant_map(5, 3)) == 0
+    assert np.ptp(evaluation_job.constant_map(5, 3)) == 0
 
 
 def test_an_option_error_is_a_config_error():

@@ -57,7 +57,7 @@ def test_nothing_is_overwritten_unasked(original, tmp_path, capsys):
         (("--weights=a.pth", "--layout=official", "--out=b"), 2, "is a file, .safetensors or .pth"),
         (("--weights=a.pth", "--layout=transformers", "--out=b.pth"), 2, "is a folder"),
         (("--weights=hf:x", "--layout=official", "--out=b.pth"), 2, "hf:x is not of the form"),
-        (("--weights=a.pth", "--layout=official", "--out=b.pth"), 1, "there is no a.pth"),
+        (("--weights=a.pth", "--layout=official", "--out=b.pth"), 2, "there is no a.pth"),
         (("--frobnicate",), 2, "frobnicate"),
         (("more",), 2, "unexpected argument 'more'"),
     ],
@@ -90,6 +90,29 @@ def test_what_is_read_is_never_written_over(tmp_path):
     with pytest.raises(ConfigError, match="is where the weights come from"):
         export.export(str(path), "official", path, overwrite=True)
     assert path.read_bytes() == before
+
+
+def test_a_home_folder_in_the_spec_is_no_way_round(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "x.safetensors"
+    save_official(path, random_weights(TINY, 0))
+    before = path.stat()
+    arguments = ("--weights=~/x.safetensors", "--layout=official", f"--out={path}", "--overwrite")
+    assert run(*arguments) == 2
+    assert "is where the weights come from" in capsys.readouterr().err
+    assert path.stat().st_ino == before.st_ino
+
+
+def test_a_file_of_torch_needs_a_name_in_utf_8(original, tmp_path, capsys):
+    """Its archive carries the name inside; the other forms take any."""
+    out = tmp_path / "b\udcff"
+    arguments = f"--weights={original}", "--layout=official"
+    assert run(*arguments, f"--out={out}.pth") == 2
+    said = capsys.readouterr().err
+    assert r"b\udcff.pth" in said and "UTF-8" in said and said.count("\n") == 1
+    assert run(*arguments, f"--out={out}.safetensors") == 0
+    assert run(arguments[0], "--layout=transformers", f"--out={out}") == 0
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])

@@ -92,7 +92,7 @@ def test_a_stage_alone_says_what_it_lacks(capsys, tmp_path, job, message):
 def test_nothing_to_evaluate_on_is_told(capsys, tmp_path):
     nothing = "--config.evaluation.sets=()"
     code, said = refuse(capsys, STUDENT, nothing, "--job=evaluate", f"--workdir={tmp_path}")
-    assert code == 2 and "config.evaluation.sets is empty" in said
+    assert code == 2 and "config.evaluation.sets is empty; name the data sets" in said
 
 
 def test_labels_without_a_teacher_say_how_to_train_it(capsys, tmp_path, sample_root):
@@ -198,3 +198,10 @@ sys.exit(main.main(["dav", "--config=x"]))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 75 and done.stderr.count("\n") == 1
     assert "the same command continues" in done.stderr
+
+
+def test_the_usage_can_be_read_in_any_encoding(environment):
+    command = [sys.executable, "-m", "dav.main", "--help"]
+    environment = environment | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and r"v5p:4x4x4, v6e:8x8, \u2026" in done.stdout, done.stderr

@@ -1,6 +1,7 @@
 """Result files: numbers come back, near is warm, and a folder says how it was made."""
 
 import io
+import json
 import os
 
 import numpy as np
@@ -149,13 +150,45 @@ def test_pictures_of_its_own_are_no_input(tmp_path):
     out.mkdir()
     (tmp_path / "link").symlink_to(out)
     with outputs.recording(str(out), SETTINGS, {}) as record:
-        record("a/b", str(tmp_path / "b.jpg"), ("color",))
+        record("a/b", str(tmp_path / "b.jpg"), None, ("color",))
     is_result = outputs.ResultFinder()
     assert is_result(str(out / "a" / "b_color.png"))
     assert is_result(str(tmp_path / "link" / "a" / "b_color.png"))
     assert not is_result(str(out / "a" / "b.png"))
     assert not is_result(str(out / "a" / "b_depth16.png"))  # somebody else's
     assert not is_result(str(tmp_path / "outer" / "b_color.png"))
+
+
+FOREIGN = [{"a": 1}, [1], {"map": 3, "image": "a.jpg", "saved": ["color"]}]
+FOREIGN += [{"map": "x", "image": "a.jpg", "saved": "color"}, {"map": "x", "image": "a.jpg"}]
+FOREIGN += [{"map": "x", "image": "a.jpg", "saved": ["color", kind]} for kind in (1, [], "gif")]
+
+
+@pytest.mark.parametrize("line", FOREIGN)
+def test_a_record_of_others_claims_no_picture_and_is_not_added_to(tmp_path, line):
+    (tmp_path / "maps.jsonl").write_text(json.dumps(line) + "\n")
+    assert not outputs.ResultFinder()(str(tmp_path / "x_color.png"))
+    for overwrite in (False, True):
+        with pytest.raises(
+            ConfigError, match=r"maps\.jsonl was not written by dav; choose another"
+        ):
+            outputs.read_made(tmp_path, SETTINGS, overwrite=overwrite)
+
+
+def test_a_record_above_the_photographs_that_is_no_json_is_no_matter(tmp_path):
+    (tmp_path / "maps.jsonl").write_text("north south\n")
+    assert not outputs.ResultFinder()(str(tmp_path / "x_color.png"))
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", '{"mine": 1}'])
+@pytest.mark.parametrize("has_maps", [False, True])
+def test_settings_of_others_are_not_written_over(tmp_path, content, has_maps):
+    with outputs.recording(tmp_path, SETTINGS, {}) as record:
+        if has_maps:
+            record("a", "/photos/a.jpg", None, ("color",))
+    (tmp_path / "predict.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"predict\.json was not written by dav; choose another"):
+        outputs.read_made(tmp_path, SETTINGS, overwrite=True)
 
 
 def test_what_an_overwriting_run_left_undone_is_still_its_own(tmp_path):
@@ -180,15 +213,33 @@ def test_the_record_survives_and_adds_up(tmp_path):
     out, image = str(tmp_path / "out"), str(tmp_path / "photos" / "a.jpg")
     os.makedirs(out)
     with outputs.recording(out, SETTINGS, {}) as record:
-        record("a", image, ("color",))
-        record("a", image, ("npy",))
+        record("a", image, (7, 1), ("color",))
+        record("a", image, (7, 1), ("npy",))
     with open(os.path.join(out, "maps.jsonl"), "a") as file:
         file.write('{"map": "b", "im')  # torn by a kill
     made = outputs.read_made(out, SETTINGS, overwrite=False)
-    assert made == {"a": outputs.Made(image, frozenset({"color", "npy"}))}
+    assert made == {"a": outputs.Made(image, frozenset({"color", "npy"}), stamp=(7, 1))}
     with outputs.recording(out, SETTINGS, made) as record:
-        record("c", image, ("npy",))
+        record("c", image, (7, 1), ("npy",))
     assert set(outputs.read_made(out, SETTINGS, overwrite=False)) == {"a", "c"}
+
+
+def test_a_record_without_size_and_time_of_the_photograph_counts(tmp_path):
+    """As older versions wrote it; lines of both kinds add up."""
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"1")
+    line = {"map": "a", "image": "a.jpg", "saved": ["npy"]}
+    (tmp_path / "maps.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "a.npy").touch()
+    made = outputs.read_made(tmp_path, SETTINGS, overwrite=False)
+    assert outputs.is_made(tmp_path, "a", str(image), ("npy",), made)
+    with outputs.recording(tmp_path, SETTINGS, made) as record:
+        record("a", str(image), outputs.stamp_of(image), ("color",))
+    (tmp_path / "a_color.png").touch()
+    made = outputs.read_made(tmp_path, SETTINGS, overwrite=False)
+    assert outputs.is_made(tmp_path, "a", str(image), ("npy", "color"), made)
+    image.write_bytes(b"22")
+    assert not outputs.is_made(tmp_path, "a", str(image), ("npy",), made)
 
 
 def test_done_means_recorded_from_this_image_and_there(tmp_path):
@@ -206,7 +257,7 @@ def test_done_means_recorded_from_this_image_and_there(tmp_path):
 
 def test_other_settings_need_another_folder(tmp_path):
     with outputs.recording(tmp_path, SETTINGS | {"colormap": "magma"}, {}) as record:
-        record("a", "/photos/a.jpg", ("color",))
+        record("a", "/photos/a.jpg", None, ("color",))
     other = SETTINGS | {"size_px": 252}
     with pytest.raises(ConfigError, match="size_px 518 instead of 252; choose another --out"):
         outputs.read_made(tmp_path, other, overwrite=False)

@@ -20,7 +20,7 @@ from PIL import Image
 from random_weights import random_official_state
 
 import dav
-from dav import outputs, predict
+from dav import outputs, predict, predict_run
 from dav.errors import ConfigError
 
 
@@ -170,6 +170,21 @@ def test_what_is_done_is_not_done_again(model, photos, tmp_path, capsys):
     assert run(photos, out, "--save=color,npy") == 0 and len(model.seen) == 11
     assert run(photos, out, "--save=npy") == 0 and len(model.seen) == 11
     assert run(photos, out, "--overwrite") == 0 and len(model.seen) == 16
+
+
+def test_a_photograph_that_changed_is_done_again(model, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(photos, f"--out={out}", "--save=npy,color") == 0
+    seen = len(model.seen)
+    paint(photos / "a.jpg", 20, 30, value=255)
+    os.utime(photos / "b.png", ns=(0, 10**18))
+    assert run(photos, f"--out={out}", "--save=npy") == 0 and len(model.seen) == seen + 2
+    assert np.load(out / "a.npy")[0, 0] == pytest.approx(2, abs=0.02)
+    assert "3 already done" in capsys.readouterr().out
+    assert run(photos, f"--out={out}", "--save=npy") == 0 and len(model.seen) == seen + 2
+    # The colours still are those of the old ones.
+    assert run(photos, f"--out={out}", "--save=color") == 0 and len(model.seen) == seen + 4
+    assert run(photos, f"--out={out}", "--save=npy,color") == 0 and len(model.seen) == seen + 4
 
 
 def test_nothing_to_do_starts_no_network(model, photos, tmp_path):
@@ -363,7 +378,7 @@ def test_a_large_folder_is_never_held(model, tmp_path, monkeypatch):
     for index in range(40):
         paint(tmp_path / "photos" / f"{index:02}.png")
     begun, taken = [], []
-    read_job = predict.read_job
+    read_job = predict_run.read_job
 
     def counted(job, **options):
         begun.append(job.name)
@@ -376,7 +391,7 @@ def test_a_large_folder_is_never_held(model, tmp_path, monkeypatch):
             assert len(begun) - len(taken) <= 4
             yield key, image[..., 0].astype(np.float32)
 
-    monkeypatch.setattr(predict, "read_job", counted)
+    monkeypatch.setattr(predict_run, "read_job", counted)
     model.predict_each = predict_each
     assert run(tmp_path / "photos", f"--out={tmp_path / 'out'}", "--save=npy") == 0
     assert len(taken) == 40
@@ -399,6 +414,10 @@ def test_the_cache_folder_is_the_user_s_and_never_fatal(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/somewhere")
     compiled.keep_programs()
     assert "jax_compilation_cache_dir" not in updated
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    compiled.keep_programs("~/c")
+    assert updated["jax_compilation_cache_dir"] == str(tmp_path / "home" / "c")
     (tmp_path / "file").touch()
     with pytest.raises(DavError, match="cannot keep compiled programs in"):
         compiled.keep_programs(tmp_path / "file" / "cache")
@@ -483,6 +502,45 @@ sys.exit(predict.main(sys.argv))
     assert err.startswith("stopping after this step")
     assert "the same command continues" in err
     assert 1 <= len(files(tmp_path / "out")) < 4
+
+
+def test_ctrl_c_in_the_first_moment_is_one_message():
+    """While libraries are imported: here, as the first of them is looked for."""
+    code = """
+import runpy, signal, sys
+
+class Impatient:
+    def find_spec(name, path, target=None):
+        if name in ("numpy", "cv2", "PIL"):
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient)
+runpy.run_module("dav.predict", run_name="__main__")
+"""
+    command = [sys.executable, "-c", code, "photos", "--weights=w", "--out=o"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 75 and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_matter(photos, tmp_path, closed):
+    """As a scheduler may start it; what it would say goes nowhere, least of all into a result."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import dav, test_predict
+from dav import predict
+
+dav.load = lambda spec, **options: test_predict.Ramp()
+sys.exit(predict.main(sys.argv))
+"""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    command += [photos, f"--out={tmp_path / 'out'}", "--weights=w", "--no_cache"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+    assert len(files(tmp_path / "out")) == 5
+    lines = (tmp_path / "out" / "maps.jsonl").read_text().splitlines()
+    assert {json.loads(line)["map"] for line in lines} == {"a", "b", "deep/c", "deep/d", "turned"}
 
 
 # With real weights, in a process of their own.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from dav.models.dpt import Decoder
 from dav.models.vit import Encoder
 
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of the computation, by name
 MEAN_RGB = (0.485, 0.456, 0.406)
 STD_RGB = (0.229, 0.224, 0.225)
 

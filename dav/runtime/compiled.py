@@ -17,14 +17,16 @@ def default_folder():
 def keep_programs(folder=None):
     """Lets jax keep every compiled program in a folder and find it there the next time.
 
-    Without a folder, $JAX_COMPILATION_CACHE_DIR is left to jax, else `default_folder()` is taken.
-    Raises DavError if the folder cannot be used; nothing but time is lost then.
+    In its name ~ is the home folder. Without one, $JAX_COMPILATION_CACHE_DIR is left to jax, else
+    `default_folder()` is taken. Raises DavError if the folder cannot be used; nothing but time is
+    lost then.
     """
     import jax
 
     if folder is None and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         folder = default_folder()
     if folder is not None:
+        folder = os.path.expanduser(folder)
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
             usable = os.access(folder, os.W_OK | os.X_OK)

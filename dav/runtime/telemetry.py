@@ -7,7 +7,7 @@ import sys
 import time
 
 from dav.files import read_log, write_lines
-from dav.runtime.terminal import say
+from dav.runtime.streams import say
 
 POINTS = 20  # that the rate is taken over
 COMPILATION = "/jax/core/compile/backend_compile_duration"  # jax's event for time spent compiling

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dav.errors import DavError
+from dav.errors import ConfigError, DavError
 from dav.files import read_json
 from dav.weights.torch_file import map_file, read_torch
 
@@ -67,7 +67,10 @@ def read_config(folder):
 
 
 def choose_weights(names, source):
-    """The one of a folder's file names that holds its weights, or the index of their shards."""
+    """The one of a folder's file names that holds its weights, or the index of their shards.
+
+    Raises ConfigError if none does, or several do.
+    """
     for name in PREFERRED:
         if name in names:
             return name
@@ -75,10 +78,10 @@ def choose_weights(names, source):
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise DavError(
+        raise ConfigError(
             f"{source} holds several checkpoints ({', '.join(candidates)}); name one of them"
         )
-    raise DavError(
+    raise ConfigError(
         f"{source} holds no weights that dav reads (a .safetensors, .pth, .pt or .bin file, or "
         "the config.json and checkpoints of a work folder)"
     )

@@ -16,8 +16,8 @@ def fetch(spec):
     """(path of the weights or of their index, repository's name): downloads what the cache lacks.
 
     Only config.json and the weights are fetched. Without a network, and with HF_HUB_OFFLINE=1,
-    what the cache holds is used. Raises ConfigError for a spec of another form, DavError if the
-    repository, the revision or the network is not there.
+    what the cache holds is used. Raises ConfigError for a spec of another form or a repository
+    without weights, DavError if the repository, the revision or the network is not there.
     """
     match = SPEC.fullmatch(spec)
     if not match:

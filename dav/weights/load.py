@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dav.errors import DavError
+from dav.errors import ConfigError, DavError
 from dav.models.depth_anything import SIZES, Architecture, architecture_of
 from dav.runtime import workdir
 from dav.weights import hub
@@ -36,7 +36,8 @@ class Weights:
 
 
 def load_weights(spec):
-    """Weights of a whole network. Raises DavError, naming the spec, if there are none."""
+    """Weights of a whole network. Raises DavError, naming the spec, if they cannot be used;
+    ConfigError if it names none."""
     spec = str(spec)
     if _is_workdir(spec):
         return _load_workdir(spec)
@@ -98,11 +99,16 @@ def load_encoder(spec):
 def _open(spec):
     """The checkpoint that a spec names, unless it is a work folder."""
     if not spec:
-        raise DavError("the weights spec is empty; name a file, a folder, or hf:org/name")
+        raise ConfigError("the weights spec is empty; name a file, a folder, or hf:org/name")
     if spec.startswith(hub.PREFIX):
         path, repository = hub.fetch(spec)
         return open_checkpoint(path, spec, names=(repository.split("/")[1],))
     path = Path(os.path.expanduser(spec))
+    if not os.path.exists(path):
+        raise ConfigError(
+            f"there is no {spec}; weights are named by a work folder of dav, a .safetensors, a "
+            ".pth, a folder of transformers, or hf:ORGANISATION/NAME"
+        )
     if os.path.isdir(path):  # unlike Path.is_dir, False for names that no system takes
         path /= choose_weights([entry.name for entry in path.iterdir()], spec)
     return open_checkpoint(path, spec)

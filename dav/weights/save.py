@@ -43,6 +43,10 @@ def check_official_path(path):
     """Raises ConfigError for a path that the official layout cannot be written to."""
     if path.suffix not in (".safetensors", ".pth") or path.is_dir():
         raise ConfigError(f"{path}: the official layout is a file, .safetensors or .pth")
+    if path.suffix == ".pth" and path.stem.encode(errors="ignore").decode() != path.stem:
+        raise ConfigError(
+            f"{path}: a .pth carries its name inside, which must be UTF-8; choose another"
+        )
 
 
 def save_transformers(folder, weights):

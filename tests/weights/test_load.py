@@ -15,7 +15,7 @@ import pytest
 from random_weights import TINY, random_official_state, random_weights
 from safetensors.numpy import load_file, save_file
 
-from dav.errors import DavError
+from dav.errors import ConfigError, DavError
 from dav.models.depth_anything import SIZES, V2_TAPS, DepthAnything
 from dav.step import TrainState
 from dav.weights.load import load_encoder, load_weights
@@ -243,6 +243,31 @@ def test_a_config_that_dav_cannot_follow_is_refused(tmp_path, told):
         (config["backbone_config"] if inner else config).update(change)
         path.write_text(json.dumps(config))
     assert told in refused(folder)
+
+
+@pytest.mark.parametrize("spec", ["runs/studnet", "a.pth", "", "empty", "several", "hf:x"])
+def test_a_spec_that_names_no_weights_is_wrong_usage(tmp_path, monkeypatch, spec):
+    """Unlike weights that are there, but damaged or of another kind."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "several"):
+        Path(folder).mkdir()
+    for name in ("a.pth", "b.pth"):
+        Path("several", name).touch()
+    for load in (load_weights, load_encoder):
+        with pytest.raises(ConfigError):
+            load(spec)
+        with pytest.raises(DavError) as caught:
+            load("several/a.pth")
+        assert caught.type is DavError
+
+
+def test_a_mistyped_spec_is_told_what_specs_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = refused("runs/studnet")
+    assert told == (
+        "there is no runs/studnet; weights are named by a work folder of dav, a .safetensors, a "
+        ".pth, a folder of transformers, or hf:ORGANISATION/NAME"
+    )
 
 
 def test_stage_names_serve_as_taps(tmp_path):
