@@ -14,7 +14,8 @@ DIR of --out gets eval.json and index.html; the same command again does only wha
     --crop=NAME             none, garg, eigen, nyu, kb, kb_garg (that of the set's protocol)
     --space=disparity       AbsRel in disparity, too
     --limit=N               images of each set, evenly spaced
-    --size_px=518           short side that the network sees
+    --size_px=N             short side that the network sees (default: that of its training, 518 for
+                            the releases)
     --dtype=float32         or bfloat16
     --batch_size=N          images at once (by the device)
 
@@ -25,6 +26,7 @@ docs/evaluation.md has the protocols. Exit codes: 0 done; 2 wrong usage; 75 stop
 start again to continue; 1 anything else.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -66,7 +68,7 @@ def parse(argv):
     flags.DEFINE_float("min_depth_m", None, "", 0.0, flag_values=values)
     flags.DEFINE_string("space", "depth", "", flag_values=values)
     flags.DEFINE_integer("limit", 0, "", 0, flag_values=values)
-    flags.DEFINE_integer("size_px", 518, "", flag_values=values)
+    flags.DEFINE_integer("size_px", None, "", flag_values=values)
     flags.DEFINE_string("dtype", "float32", "", flag_values=values)
     flags.DEFINE_integer("batch_size", None, "", 1, flag_values=values)
     entry.define_start_flags(values)
@@ -104,6 +106,7 @@ def evaluate_weights(specs, data, out, options, stop=False):
     for name, spec in zip(names_of(specs), specs, strict=True):
         evaluation_run.heed(stop)
         loaded.append(evaluation_run.load(name, spec, options))
+    options = dataclasses.replace(options, size_px=common_size_px(loaded))
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "lock", "a") as lock:
         busy = f"another process is evaluating into {out}; wait for it, or choose another"
@@ -119,6 +122,15 @@ def evaluate_weights(specs, data, out, options, stop=False):
         write_json(out / "eval.json", content)
     print(table_text(rows, results))
     print(f"figures: {out / 'eval.json'}, page: {out / 'index.html'}")
+
+
+def common_size_px(loaded):
+    """The short side at which the models see images. Raises ConfigError if each has its own."""
+    sizes = {one.size_px: one.model.name for one in loaded}
+    if len(sizes) > 1:
+        words = ", ".join(f"{name} at {px} px" for px, name in sizes.items())
+        raise ConfigError(f"these weights were trained at different sizes: {words}; say --size_px")
+    return next(iter(sizes))
 
 
 def find_sets(data, options):

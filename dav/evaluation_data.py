@@ -39,7 +39,7 @@ class Options:
     min_depth_m: float | None = None
     space: str = "depth"
     limit: int = 0  # images, evenly spaced; 0: all
-    size_px: int = SHORT_SIDE_PX
+    size_px: int | None = SHORT_SIDE_PX  # None: that of the weights' training
     dtype: str = "float32"
     batch_size: int | None = None
 

@@ -22,7 +22,7 @@ from dav.inference import make_depth_model
 from dav.runtime import processes
 from dav.runtime.gathering import gather
 from dav.runtime.telemetry import Progress
-from dav.weights.load import digest_of, load_weights
+from dav.weights.load import digest_of, load_weights, seen_size_px
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,20 @@ class Loaded:
 
     model: Model
     sha256: str  # of parameters and architecture; "none" without
+    size_px: int | None = None  # the short side that it sees; None: it never looks
 
 
 def load(name, spec, options):
     """The model of a weights spec, ready to be asked."""
     weights = load_weights(spec)
+    size_px = seen_size_px(weights) if options.size_px is None else options.size_px
     # One on each device of this process; those that are simulated on a CPU share its cores.
     devices = jax.local_devices()[: 1 if jax.default_backend() == "cpu" else None]
     models = [
         make_depth_model(
             jax.device_put(weights.params, device),
             weights.architecture,
-            size_px=options.size_px,
+            size_px=size_px,
             dtype=options.dtype,
             batch_size=options.batch_size,
         )
@@ -56,7 +58,7 @@ def load(name, spec, options):
             "metric weights"
         )
     ask = functools.partial(ask_all, models)
-    return Loaded(Model(name, ask, how, is_metric), digest_of(weights))
+    return Loaded(Model(name, ask, how, is_metric), digest_of(weights), size_px)
 
 
 def ask_all(models, items):

@@ -85,7 +85,7 @@ def make_depth_model(
     params,
     architecture,
     *,
-    size_px=518,
+    size_px,
     dtype="float32",
     batch_size=None,
     aspect_buckets=False,

@@ -218,6 +218,7 @@ def settings_of(options):
         weights = f"{path.resolve()} of {changed}"
     names = ("size_px", "dtype", "aspect_buckets")
     settings = {"weights": weights, **{name: getattr(options, name) for name in names}}
+    settings["size_px"] = options.size_px or "as trained"
     if COLORED & set(options.save):
         settings["colormap"] = options.colormap
     return settings

@@ -27,7 +27,8 @@ SAVE_HELP = """color: a picture, near is warm; side_by_side: photograph and pict
     commas (default: color)"""
 BUCKETS_HELP = """round aspect ratios by up to 4 %%, so that a folder of many different shapes
     compiles for few"""
-SIZE_HELP = "short side that the network sees, in pixels (default: %(default)s)"
+SIZE_HELP = """short side that the network sees, in pixels (default: that of its training, 518 for
+    the releases)"""
 EXIT_CODES = """exit codes: 0 done; 1 some images could not be read, or anything else failed;
 2 wrong usage; 75 stopped on request, start again to continue"""
 
@@ -68,7 +69,7 @@ def parse(arguments):
     add("--out", required=True, type=os.path.expanduser, metavar="DIR", help="where the results go")
     add("--save", type=parse_kinds, default=("color",), metavar="KIND,...", help=SAVE_HELP)
     add("--colormap", choices=viz.COLORMAPS, default="spectral", help="default: %(default)s")
-    add("--size_px", type=int, default=518, metavar="N", help=SIZE_HELP)
+    add("--size_px", type=int, metavar="N", help=SIZE_HELP)
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     add("--batch_size", type=int, metavar="N", help="images at once (default: by the device)")
     add("--aspect_buckets", action="store_true", help=BUCKETS_HELP)

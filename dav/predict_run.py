@@ -107,7 +107,7 @@ def run(jobs, settings, made, options, stop):
                 return tally  # the weights are not needed
             model = load(options, progress, tally)
             since = time.monotonic()
-            with outputs.recording(options.out, settings, made) as record, memory_errors(options):
+            with outputs.recording(options.out, settings, made) as record, memory_errors(model):
                 maps = model.predict_each(itertools.chain([first], photos))
                 write = functools.partial(write_job, options, model.is_metric, record)
                 with in_threads(write, maps) as writing:
@@ -177,7 +177,7 @@ def load(options, progress, tally):
 
 
 @contextlib.contextmanager
-def memory_errors(options):
+def memory_errors(model):
     """Inside, a device out of memory is said in one sentence."""
     try:
         yield
@@ -185,7 +185,7 @@ def memory_errors(options):
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise DavError(
-            f"the network does not fit into memory at --size_px={options.size_px}; choose a "
+            f"the network does not fit into memory at --size_px={model.size_px}; choose a "
             "smaller one, or --batch_size=1"
         ) from error
 

@@ -296,7 +296,7 @@ def hrwsi_root(tmp_path):
 
 def test_disparity_of_unknown_shift_is_no_truth(hrwsi_root, sample_root, capsys):
     options = evaluation_data.Options()
-    models = evaluate.blind_models()
+    models = evaluation_job.blind_models()
     with pytest.raises(DavError, match="'hrwsi'.*unknown shift.*would decide every figure"):
         evaluation_data.choose(hrwsi_root, "hrwsi", models, options)
     (hrwsi_root / "sample").symlink_to(sample_root / "sample")
@@ -312,7 +312,7 @@ def test_ones_own_disparity_is_evaluated_as_one_without_shift(tmp_path):
     np.save(raw / "a.npy", np.random.default_rng(0).uniform(1, 9, (12, 20)).astype(np.float32))
     prepare.prepare(tmp_path / "data", "folder/own", raw=raw)
     chosen = evaluation_data.choose(
-        tmp_path / "data", "folder/own", evaluate.blind_models(), evaluation_data.Options()
+        tmp_path / "data", "folder/own", evaluation_job.blind_models(), evaluation_data.Options()
     )
     assert chosen.protocol["truth"] == "as measured, disparity: 0 is infinitely far"
 

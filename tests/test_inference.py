@@ -105,7 +105,7 @@ def test_buckets_make_few_shapes_of_many(model):
 )
 def test_options_that_cannot_work_are_named(model, options, problem):
     with pytest.raises(ConfigError, match=problem):
-        make_depth_model(model.params, model.architecture, **options)
+        make_depth_model(model.params, model.architecture, **{"size_px": 56, **options})
 
 
 def test_what_is_no_image_is_named(model):

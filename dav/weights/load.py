@@ -14,6 +14,7 @@ import numpy as np
 
 from dav.errors import ConfigError, DavError
 from dav.models.depth_anything import SIZES, Architecture, architecture_of
+from dav.models.vit import PATCH_PX
 from dav.runtime import workdir
 from dav.weights import hub
 from dav.weights.architecture import check_backbone, find_layout, infer, infer_encoder
@@ -51,6 +52,15 @@ def load_weights(spec):
     architecture = infer(checkpoint, layout)
     params = to_params(checkpoint.tensors, make_table(architecture, layout), spec)
     return Weights(params, architecture, spec)
+
+
+def seen_size_px(weights):
+    """The short side, in pixels, at which a network was trained: that of its work folder's recipe,
+    else that of its position table, as the releases have it (518)."""
+    side = None
+    if _is_workdir(weights.source):
+        side = read_config(Path(os.path.expanduser(weights.source))).get("short_side_px")
+    return side if type(side) is int else PATCH_PX * weights.architecture.position_grid
 
 
 @functools.cache

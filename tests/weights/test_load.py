@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from dav.errors import ConfigError, DavError
 from dav.models.depth_anything import SIZES, V2_TAPS, DepthAnything
 from dav.step import TrainState
-from dav.weights.load import load_encoder, load_weights
+from dav.weights.load import load_encoder, load_weights, seen_size_px
 from dav.weights.save import save_official, save_transformers
 from dav.weights.torch_write import write_torch
 
@@ -354,6 +354,15 @@ def test_a_work_folder_gives_its_newest_checkpoint(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, encoder, weights.params["encoder"])
     (tmp_path / "config.json").write_text(json.dumps({"model": {"size": "vitx"}}))
     assert "names no size of network" in refused(tmp_path)
+
+
+def test_a_network_is_asked_at_the_size_of_its_training(tmp_path):
+    tiny = dataclasses.replace(random_weights(TINY, 0), source=str(tmp_path / "tiny.pth"))
+    assert seen_size_px(tiny) == 14 * TINY.position_grid  # as 14 · 37 = 518 of the releases
+    run = dataclasses.replace(tiny, source=str(tmp_path / "run"))
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"short_side_px": 168}))
+    assert seen_size_px(run) == 168
 
 
 def test_reading_a_file_imports_no_more_than_it_needs(tmp_path):
