@@ -104,12 +104,15 @@ def make_run(processes, beam_options=None):
 
 
 def prepare_set(name, root, *, raw=None, options=None, run=building.in_process):
-    """Builds or checks one data set, shows progress; returns a line that says what stands where."""
+    """Builds or checks one data set, shows progress; returns a line that says what stands where,
+    and whether `raw` was left alone because the set was there."""
     with Progress(name, 0, batch_s=RATE_EVERY_S) as progress:
         folder = engine.prepare(
             root, name, raw=raw, options=options, run=run, tell=_teller(progress)
         )
-    return summary(name, folder)
+    untouched = raw is not None and not progress.total
+    said = f"; already prepared, nothing read from {raw}" if untouched else ""
+    return summary(name, folder) + said
 
 
 def _teller(progress):

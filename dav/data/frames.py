@@ -72,3 +72,4 @@ class Builder:
     items_per_shard: int = 512
     version: str = "1.0.0"
     keep_images: bool = True  # False: images may be stored smaller and as JPEG
+    description: Callable | None = None  # (raw: Path) → digest of what its owner says of the files

@@ -35,7 +35,7 @@ def make(name):
         raise ConfigError(
             f"data set {name!r}: one's own data is called folder/NAME, of letters, digits, _ and -"
         )
-    return Builder(name, "own", plan, read, keep_images=False)
+    return Builder(name, "own", plan, read, keep_images=False, description=digest)
 
 
 def plan(raw):
