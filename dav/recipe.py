@@ -2,6 +2,7 @@
 config."""
 
 import functools
+import math
 import operator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from dav.models.vit import PATCH_PX
 from dav.runtime import checkpoint, parallel, perf
 from dav.step import Objective, init_state, key_for, state_of, train_step
 
+SIDES = ("short_side_px", "train_short_side_px", "label_short_side_px")
 POSITIVE = (
     "steps",
     "checkpoint_every",
@@ -21,9 +23,8 @@ POSITIVE = (
     "label_batch",
     "label_lease_s",
     "mesh.fsdp",
-    "short_side_px",
-    "train_short_side_px",
-    "label_short_side_px",
+    "optimizer.encoder_lr",
+    "optimizer.decoder_lr",
     "accumulate",
     "stop_after_skipped",
 )
@@ -32,7 +33,10 @@ NOT_NEGATIVE = (
     "keep_every",
     "label_cost_per_hour",
     "label_wait_s",
+    "objective.gradient_weight",
     "optimizer.clip_norm",
+    "optimizer.warmup_steps",
+    "optimizer.weight_decay",
     "picture_every",
 )
 # Of these the lower end may be met, the upper one may not.
@@ -54,20 +58,12 @@ def check(config):
         raise ConfigError(
             f"config.crop_px={config.crop_px} must be (height, width), both multiples of {PATCH_PX}"
         )
-    for name in POSITIVE:
-        if _value(config, name, 1) <= 0:
-            raise ConfigError(f"config.{name}={_value(config, name, 1)} must be above zero")
+    _check_numbers(config)
     if config.keep_checkpoints < 2:
         raise ConfigError(
             f"config.keep_checkpoints={config.keep_checkpoints} must be at least 2: the newest may "
             "be damaged"
         )
-    for name in NOT_NEGATIVE:
-        if _value(config, name, 0) < 0:
-            raise ConfigError(f"config.{name}={_value(config, name, 0)} must not be negative")
-    for name in SHARES:
-        if not 0 <= _value(config, name, 0) < 1:
-            raise ConfigError(f"config.{name}={_value(config, name, 0)} must be from 0 to below 1")
     window = tuple(config.profile)
     if window and (len(window) != 2 or not 1 <= window[0] < window[1]):
         raise ConfigError(
@@ -80,6 +76,32 @@ def check(config):
     recipe_data.check(config)
     if folders.trains_teacher(config):
         check(config.teacher)
+
+
+def _check_numbers(config):
+    """Whatever is compared with NaN is false: every test asks for what must be true."""
+    for name in SIDES:
+        if not _value(config, name, PATCH_PX) >= PATCH_PX:
+            raise ConfigError(
+                f"config.{name}={_value(config, name, 0)} must be at least {PATCH_PX}, a patch"
+            )
+    for name in POSITIVE:
+        if not 0 < _value(config, name, 1) < math.inf:
+            raise ConfigError(
+                f"config.{name}={_value(config, name, 1)} must be above zero, and finite"
+            )
+    for name in NOT_NEGATIVE:
+        if not 0 <= _value(config, name, 0) < math.inf:
+            raise ConfigError(
+                f"config.{name}={_value(config, name, 0)} must be finite, and must not be negative"
+            )
+    for name in SHARES:
+        if not 0 <= _value(config, name, 0) < 1:
+            raise ConfigError(f"config.{name}={_value(config, name, 0)} must be from 0 to below 1")
+    if not -1 <= _value(config, "objective.margin", 0) <= 1:
+        raise ConfigError(
+            f"config.objective.margin={config.objective.margin} must be a cosine, from -1 to 1"
+        )
 
 
 def _value(config, name, default):

@@ -56,7 +56,7 @@ def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
         ("--config.teacher.batch.labelled=0", "config.batch.labelled=0"),
         ("--config.label_batch=0", "config.label_batch=0"),
         ("--config.label_lease_s=0.0", "config.label_lease_s=0.0 must be above"),
-        ("--config.label_wait_s=-1.0", "config.label_wait_s=-1.0 must not be negative"),
+        ("--config.label_wait_s=-1.0", "config.label_wait_s=-1.0 must be finite"),
         ("--config.data.unlabelled=()", "config.data.unlabelled is empty"),
         ("--config.evaluation.max_depth_m=-1.0", "max_depth_m"),
         ("--config.accumulate=3", "does not split over 1 devices in 3 parts"),
