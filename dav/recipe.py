@@ -54,7 +54,8 @@ def data_set_names(config):
 def check(config):
     """Raises ConfigError for values that no job could use."""
     recipe_network.check(config)
-    if len(config.crop_px) != 2 or any(n < PATCH_PX or n % PATCH_PX for n in config.crop_px):
+    sides = config.crop_px
+    if not _are_two_whole(sides) or any(n < PATCH_PX or n % PATCH_PX for n in sides):
         raise ConfigError(
             f"config.crop_px={config.crop_px} must be (height, width), both multiples of {PATCH_PX}"
         )
@@ -65,7 +66,7 @@ def check(config):
             "be damaged"
         )
     window = tuple(config.profile)
-    if window and (len(window) != 2 or not 1 <= window[0] < window[1]):
+    if window and not (_are_two_whole(window) and 1 <= window[0] < window[1]):
         raise ConfigError(
             f"config.profile={window} must be two steps, the first one first and at least 1: the "
             "profile is of those after it, up to the second; or ()"
@@ -76,6 +77,10 @@ def check(config):
     recipe_data.check(config)
     if folders.trains_teacher(config):
         check(config.teacher)
+
+
+def _are_two_whole(values):
+    return len(values) == 2 and all(isinstance(value, int) for value in values)
 
 
 def _check_numbers(config):

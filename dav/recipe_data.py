@@ -8,6 +8,11 @@ from dav.errors import ConfigError, DavError
 
 def check(config):
     """Raises ConfigError for data that no job could read."""
+    lists = {"data.labelled": config.data.labelled, "evaluation.sets": config.evaluation.sets}
+    lists |= {"data.unlabelled": config.data.get("unlabelled", ())}
+    for key, names in lists.items():
+        if not all(name and isinstance(name, str) for name in names):
+            raise ConfigError(f"config.{key}={names} must be names of data sets")
     for kind in config.batch:
         if not config.data[kind]:
             raise ConfigError(

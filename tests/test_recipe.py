@@ -199,6 +199,16 @@ def test_the_second_version_is_as_its_paper_says():
         ("short_side_px=13", "config.short_side_px=13 must be at least 14, a patch"),
         ("train_short_side_px=0", "train_short_side_px=0 must be at least 14, a patch"),
         ("data.labelled=()", "data.labelled is empty; name data sets"),
+        (
+            "crop_px=('a','b')",
+            r"crop_px=\('a', 'b'\) must be \(height, width\), both multiples of 14",
+        ),
+        ("crop_px=(28.0, 28.0)", "crop_px"),
+        ("profile=('a','b')", r"profile=\('a', 'b'\) must be two steps"),
+        ("profile=(1.5, 3)", "must be two steps"),
+        ("data.labelled=('sample/icl',3)", r"data.labelled=\('sample/icl', 3\) must be names"),
+        ("data.unlabelled=('',)", "data.unlabelled=.* must be names of data sets"),
+        ("evaluation.sets=(3,)", r"config.evaluation.sets=\(3,\) must be names of data sets"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(option, message):
