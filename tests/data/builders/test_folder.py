@@ -146,6 +146,13 @@ def test_missing_partners_are_counted_and_named(pairs, gone, told):
         BUILDER.plan(pairs)
 
 
+@pytest.mark.parametrize("wild", ["[z-a]", "[!]"])
+def test_character_ranges_that_mean_nothing_are_named(pairs, wild):
+    told = re.escape(f"dataset.yaml: images: rgb/{wild}*.png: no character fits {wild}")
+    with pytest.raises(DavError, match=told):
+        BUILDER.plan(describe(pairs, f"images: rgb/{wild}*.png"))
+
+
 @given(
     st.sampled_from(["**/*_rgb.png", "*/rgb/?.png", "**/a[0-9]/*", "x.png", "a.b/**"]),
     st.lists(st.text("ab0.", min_size=1, max_size=3), min_size=3, max_size=3),
