@@ -51,61 +51,61 @@ def data_set_names(config):
     return list(dict.fromkeys(names))
 
 
-def check(config):
-    """Raises ConfigError for values that no job could use."""
-    recipe_network.check(config)
+def check(config, where="config"):
+    """Raises ConfigError for values that no job could use; `where` is what messages call it."""
+    recipe_network.check(config, where)
     sides = config.crop_px
     if not _are_two_whole(sides) or any(n < PATCH_PX or n % PATCH_PX for n in sides):
         raise ConfigError(
-            f"config.crop_px={config.crop_px} must be (height, width), both multiples of {PATCH_PX}"
+            f"{where}.crop_px={sides} must be (height, width), both multiples of {PATCH_PX}"
         )
-    _check_numbers(config)
+    _check_numbers(config, where)
     if config.keep_checkpoints < 2:
         raise ConfigError(
-            f"config.keep_checkpoints={config.keep_checkpoints} must be at least 2: the newest may "
-            "be damaged"
+            f"{where}.keep_checkpoints={config.keep_checkpoints} must be at least 2: the newest "
+            "may be damaged"
         )
     window = tuple(config.profile)
     if window and not (_are_two_whole(window) and 1 <= window[0] < window[1]):
         raise ConfigError(
-            f"config.profile={window} must be two steps, the first one first and at least 1: the "
+            f"{where}.profile={window} must be two steps, the first one first and at least 1: the "
             "profile is of those after it, up to the second; or ()"
         )
     for kind, images in config.batch.items():
         if images < 1:
-            raise ConfigError(f"config.batch.{kind}={images} must be at least 1")
-    recipe_data.check(config)
+            raise ConfigError(f"{where}.batch.{kind}={images} must be at least 1")
+    recipe_data.check(config, where)
     if folders.trains_teacher(config):
-        check(config.teacher)
+        check(config.teacher, f"{where}.teacher")
 
 
 def _are_two_whole(values):
     return len(values) == 2 and all(isinstance(value, int) for value in values)
 
 
-def _check_numbers(config):
+def _check_numbers(config, where):
     """Whatever is compared with NaN is false: every test asks for what must be true."""
     for name in SIDES:
         if not _value(config, name, PATCH_PX) >= PATCH_PX:
             raise ConfigError(
-                f"config.{name}={_value(config, name, 0)} must be at least {PATCH_PX}, a patch"
+                f"{where}.{name}={_value(config, name, 0)} must be at least {PATCH_PX}, a patch"
             )
     for name in POSITIVE:
         if not 0 < _value(config, name, 1) < math.inf:
             raise ConfigError(
-                f"config.{name}={_value(config, name, 1)} must be above zero, and finite"
+                f"{where}.{name}={_value(config, name, 1)} must be above zero, and finite"
             )
     for name in NOT_NEGATIVE:
         if not 0 <= _value(config, name, 0) < math.inf:
             raise ConfigError(
-                f"config.{name}={_value(config, name, 0)} must be finite, and must not be negative"
+                f"{where}.{name}={_value(config, name, 0)} must be finite, and must not be negative"
             )
     for name in SHARES:
         if not 0 <= _value(config, name, 0) < 1:
-            raise ConfigError(f"config.{name}={_value(config, name, 0)} must be from 0 to below 1")
+            raise ConfigError(f"{where}.{name}={_value(config, name, 0)} must be from 0 to below 1")
     if not -1 <= _value(config, "objective.margin", 0) <= 1:
         raise ConfigError(
-            f"config.objective.margin={config.objective.margin} must be a cosine, from -1 to 1"
+            f"{where}.objective.margin={config.objective.margin} must be a cosine, from -1 to 1"
         )
 
 
@@ -116,17 +116,17 @@ def _value(config, name, default):
         return default
 
 
-def check_trainable(config, *, devices=None):
+def check_trainable(config, where="config", *, devices=None):
     """Raises ConfigError for what all devices, or those given, or dav as it is, cannot train."""
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices=devices)
     for kind, size in config.batch.items():
         if size % (mesh.size * config.accumulate):
             raise ConfigError(
-                f"config.batch.{kind}={size} does not split over {mesh.size} devices"
+                f"{where}.batch.{kind}={size} does not split over {mesh.size} devices"
                 + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
                 + f"; choose a multiple of {mesh.size * config.accumulate}"
             )
-    recipe_network.check_starts(config)
+    recipe_network.check_starts(config, where)
 
 
 @dataclass(frozen=True)
