@@ -33,6 +33,7 @@ def refuse(capsys, *arguments):
         ([STUDENT, "train"], "unexpected argument 'train'"),
         (["--config=configs/nothing.py"], "configs/nothing.py"),
         (["--job=plan"], "--config=FILE is missing"),
+        (["--config=", "--config.steps=3"], "--config=FILE is missing"),
     ],
 )
 def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
