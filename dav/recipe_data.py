@@ -26,7 +26,7 @@ def check(config, where="config"):
                 f"{len(names)} {kind} sets, or none"
             )
         if weights:
-            mixture.whole_shares(weights)
+            mixture.whole_shares(weights, f"{where}.data.{kind}_weights")
     if config.data.get("workers", 0) < -1:
         raise ConfigError(
             f"{where}.data.workers={config.data.workers} must be a number of processes, 0 for "

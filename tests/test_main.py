@@ -48,7 +48,7 @@ def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
     [
         ("--config.model.size=enormous", "model.size='enormous' is not known; known: mini"),
         ("--config.crop_px=(100, 100)", "multiples of 14"),
-        ("--config.mesh.fsdp=3", "does not use the 1 devices"),
+        ("--config.mesh.fsdp=3", "dav: config.mesh.fsdp=3 does not divide the 1 device"),
         ("--config.data.labelled=('sample/kitchen',)", "sample/kitchen"),
         ("--config.model.encoder_init=dinov2", "encoder_init"),
         ("--config.steps=0", "config.steps=0"),

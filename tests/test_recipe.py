@@ -57,8 +57,8 @@ def test_where_files_are_and_how_many_devices_share_the_work_is_no_part_of_a_con
     ("option", "message"),
     [
         ("labelled_weights=(1,)", "one number for each of the 2 labelled sets"),
-        ("labelled_weights=(1, 0)", "above zero"),
-        ("unlabelled_weights=('a',)", "must be numbers"),
+        ("labelled_weights=(1, 0)", r"data.labelled_weights=\(1, 0\) must be above zero"),
+        ("unlabelled_weights=('a',)", r"data.unlabelled_weights=\('a',\) must be numbers"),
         ("workers=-2", "workers=-2"),
     ],
 )
