@@ -33,12 +33,17 @@ def check_starts(config, where="config"):
     model = config.model
     if config.recipe == "finetune" and not model.weights:
         raise ConfigError(f"{where}.model.weights is empty; name the weights to fine-tune")
-    for name, spec in (("encoder_init", model.encoder_init), ("weights", model.weights)):
-        if spec in ("", "random") or spec.startswith("hf:") or Path(spec).expanduser().exists():
+    specs = {"model.encoder_init": model.encoder_init, "model.weights": model.weights}
+    specs |= {"teacher_weights": config.get("teacher_weights", "")}
+    for name, spec in specs.items():
+        of_encoder = name == "model.encoder_init"
+        if not spec or spec.startswith("hf:") or Path(spec).expanduser().exists():
+            continue
+        if spec == "random" and of_encoder:
             continue
         raise ConfigError(
-            f"{where}.model.{name}={spec!r}: no such file; it is "
-            + ("random, or the weights of an encoder, " if name == "encoder_init" else "weights, ")
+            f"{where}.{name}={spec!r}: no such file; it is "
+            + ("random, or the weights of an encoder, " if of_encoder else "weights, ")
             + "as a .pth, .safetensors, folder, or hf:org/name"
         )
 
