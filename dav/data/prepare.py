@@ -193,17 +193,17 @@ def _some(names):
 
 
 def _check_plan(staged, builder, splits, options):
-    """What a build was begun from must not change until it is finished."""
+    """What a build was begun from must not change until it is finished, once a shard of it is."""
     digest = hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()
     counts = {split: len(items) for split, items in splits.items()}
     plan = {"name": builder.name, "version": builder.version, "items": counts}
     plan |= {"sha256": digest, "options": lasting(options)}
     path = staged / PLAN
+    if not any(staged.glob("parts/*.json")):
+        shutil.rmtree(staged)  # what is left there belongs to no finished shard
     if not path.exists():
         write_json(path, plan)
-        return
-    begun = read_json(path)
-    if plan != begun:
+    elif plan != read_json(path):
         raise DavError(
             f"{staged} was begun with other files in the raw folder; restore them to continue, or "
             "delete it to begin anew"
