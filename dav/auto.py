@@ -15,7 +15,7 @@ def auto(config, paths):
     prepare.check_root(config, paths)
     recipe.check_trainable(config)
     if folders.trains_teacher(config):
-        recipe.check_trainable(folders.teacher_config(config, paths))
+        recipe.check_trainable(folders.teacher_config(config, paths), "config.teacher")
     for stage in stages:
         if stage.done:
             continue

@@ -147,7 +147,7 @@ def find_sets(data, options):
             raise ConfigError(
                 f"{folder} is no folder; name that of a prepared data set, or one above several"
             )
-        found = dict(reversed(place_of(path)) for path in inspect.find_sets(folder))
+        found = dict(reversed(inspect.place_of(path)) for path in inspect.find_sets(folder))
         for name, root in found.items():
             if roots.get(name, root) != root:
                 raise ConfigError(f"{name} stands below {roots[name]} and below {root}; name one")
@@ -160,16 +160,6 @@ def find_sets(data, options):
     if not roots:
         raise ConfigError("none of the data sets has ground truth to evaluate against")
     return roots
-
-
-def place_of(version_folder):
-    """ROOT/NAME/VERSION → (ROOT, NAME); NAME may have two parts, as its report tells."""
-    folder = version_folder.absolute().parent
-    path = version_folder / "report.json"
-    told = read_json(path).get("name", "") if path.exists() else ""
-    parts = told.count("/") + 1
-    name = "/".join(folder.parts[-parts:])
-    return folder.parents[parts - 1], name
 
 
 def names_of(specs):

@@ -71,9 +71,8 @@ def write_page(folder, out, *, examples=12, most_records=1000):
     rows, sections, unreadable = [], [], 0
     for index, path in enumerate(found):
         try:
-            with Progress(
-                "/".join(path.parts[-2:]), 0, plain_every=PLAIN_EVERY_RECORDS
-            ) as progress:
+            name = inspect.place_of(path)[1]
+            with Progress(name, 0, plain_every=PLAIN_EVERY_RECORDS) as progress:
                 view = inspect.look(
                     path, most_records=most_records, examples=examples, tell=_teller(progress)
                 )

@@ -34,6 +34,7 @@ import os
 import signal
 import sys
 
+NO_CONFIG = "--config=FILE is missing, for example --config=configs/student.py"
 INTERRUPTED = "stopped; what was finished is kept, the same command continues"
 UNUSABLE_PATH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 UNUSABLE_PATH += (errno.ENAMETOOLONG, errno.ENOENT)
@@ -88,6 +89,8 @@ def parse_all(argv):
 
     from dav.errors import ConfigError
 
+    if "--config=" in argv:  # as from a variable of the shell that is not set
+        raise ConfigError(NO_CONFIG)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "", flag_values=values)
@@ -104,7 +107,7 @@ def parse_all(argv):
     if rest:
         raise ConfigError(f"unexpected argument {rest[0]!r} (--help shows the usage)")
     if config is None:
-        raise ConfigError("--config=FILE is missing, for example --config=configs/student.py")
+        raise ConfigError(NO_CONFIG)
     if values.job not in JOBS:
         raise ConfigError(f"unknown --job={values.job}; known: {', '.join(JOBS)}")
     plan = values_of(PLAN_FLAGS, values)

@@ -50,6 +50,8 @@ def plan(config, paths, *, topology="", mfu=None):
     pod = topologies.pod(topology) if topology else None
     devices = pod.devices if pod else jax.devices()
     trainer = recipe.make_trainer(config, devices=devices)
+    if folders.trains_teacher(config):
+        recipe_network.check_starts(config.teacher, "config.teacher")
     mfu = mfu or perf.expected_share(devices)
     show(config, paths, devices=devices, mfu=mfu)
     for line in plan_costs.lines(config, paths, trainer, peak=perf.peak_of(devices), mfu=mfu):
@@ -76,8 +78,10 @@ def make_stages(config, paths):
 def show(config, paths, *, devices=None, mfu=None):
     """Prints the plan of the whole recipe, on all devices or on those given; returns its stages.
 
-    mfu: share of their peak rate to reckon with; None: what is usual there.
+    mfu: share of their peak rate to reckon with; None: what is usual there. Raises ConfigError for
+    data sets, or a split, that there cannot be.
     """
+    prepare.check_sets(config, paths)
     stages = make_stages(config, paths)
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices=devices)
     devices = list(mesh.devices.flat)

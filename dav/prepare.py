@@ -25,12 +25,13 @@ from pathlib import Path
 from dav import main as entry
 from dav.data import building, catalog, shards
 from dav.data import prepare as engine
-from dav.errors import ConfigError
+from dav.errors import ConfigError, DavError
 from dav.files import read_json
 from dav.runtime.telemetry import Progress
 
 PLAIN_LINES = 100  # where the progress is not shown live
 RATE_EVERY_S = 1.0
+SPLITS = ("train", "val", "test")  # that builders make, but for the sample's
 
 
 def main(argv):
@@ -106,12 +107,15 @@ def make_run(processes, beam_options=None):
 
 
 def prepare_set(name, root, *, raw=None, options=None, run=building.in_process):
-    """Builds or checks one data set, shows progress; returns a line that says what stands where."""
+    """Builds or checks one data set, shows progress; returns a line that says what stands where,
+    and whether `raw` was left alone because the set was there."""
     with Progress(name, 0, batch_s=RATE_EVERY_S) as progress:
         folder = engine.prepare(
             root, name, raw=raw, options=options, run=run, tell=_teller(progress)
         )
-    return summary(name, folder)
+    untouched = raw is not None and not progress.total
+    said = f"; already prepared, nothing read from {raw}" if untouched else ""
+    return summary(name, folder) + said
 
 
 def _teller(progress):
@@ -141,6 +145,7 @@ def prepare(config, paths):
     """Builds the missing data sets of a recipe, checks the others' checksums, repairs damage."""
     from dav import recipe
 
+    check_sets(config, paths)
     check_root(config, paths)
     names, complete = recipe.data_set_names(config), not missing_sets(config, paths)
     run = make_run(1 if all(map(is_embedded, names)) else building.cores())
@@ -150,6 +155,7 @@ def prepare(config, paths):
         print(line)
     if complete:
         print("data: every set was there and has been checked, nothing left to do")
+    check_sets(config, paths)  # now the splits of all are known
 
 
 def sky_lines(config, paths):
@@ -205,6 +211,38 @@ def missing_sets(config, paths):
     from dav import recipe
 
     return [n for n in recipe.data_set_names(config) if engine.find(paths.data, n) is None]
+
+
+def check_sets(config, paths):
+    """Raises ConfigError for a data set that is neither there nor one that dav can build, and for a
+    split that an evaluated set lacks, as far as that is known before it is built."""
+    for name in missing_sets(config, paths):
+        if not catalog.can_build(name):
+            raise ConfigError(
+                f"data set {name!r} is not in {paths.data}, and dav cannot build it; name one of "
+                "python -m dav.data.prepare --list, or say where it is (--config.data.root)"
+            )
+        catalog.builder_of(name)
+    split = config.evaluation.split
+    for name in config.evaluation.sets if split else ():
+        known = _splits(paths, name)
+        if known is not None and split not in known:
+            raise ConfigError(
+                f"config.evaluation.split={split!r} is none of {name}; it has "
+                f"{', '.join(sorted(known))}"
+            )
+
+
+def _splits(paths, name):
+    """The splits of a data set as it describes itself, whatever has become of its shards; those
+    that it may have once it is built; or None where the description is damaged."""
+    folder = engine.find(paths.data, name)
+    if folder is None:
+        return catalog.builder_of(name).counts if is_embedded(name) else SPLITS
+    try:
+        return [split["name"] for split in read_json(folder / "dataset_info.json")["splits"]]
+    except (DavError, OSError, KeyError, TypeError):  # preparing repairs it
+        return None
 
 
 def check_root(config, paths):

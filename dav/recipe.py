@@ -2,6 +2,7 @@
 config."""
 
 import functools
+import math
 import operator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from dav.models.vit import PATCH_PX
 from dav.runtime import checkpoint, parallel, perf
 from dav.step import Objective, init_state, key_for, state_of, train_step
 
+SIDES = ("short_side_px", "train_short_side_px", "label_short_side_px")
 POSITIVE = (
     "steps",
     "checkpoint_every",
@@ -21,9 +23,8 @@ POSITIVE = (
     "label_batch",
     "label_lease_s",
     "mesh.fsdp",
-    "short_side_px",
-    "train_short_side_px",
-    "label_short_side_px",
+    "optimizer.encoder_lr",
+    "optimizer.decoder_lr",
     "accumulate",
     "stop_after_skipped",
 )
@@ -32,7 +33,10 @@ NOT_NEGATIVE = (
     "keep_every",
     "label_cost_per_hour",
     "label_wait_s",
+    "objective.gradient_weight",
     "optimizer.clip_norm",
+    "optimizer.warmup_steps",
+    "optimizer.weight_decay",
     "picture_every",
 )
 # Of these the lower end may be met, the upper one may not.
@@ -47,50 +51,74 @@ def data_set_names(config):
     return list(dict.fromkeys(names))
 
 
-def check(config, *, makes_labels=True):
+def check(config, where="config", *, makes_labels=True):
     """Raises ConfigError for values that no job could use, or that no new label should be made
-    with; with makes_labels False the latter pass, so that labels that are there stay usable."""
-    recipe_network.check(config)
-    if len(config.crop_px) != 2 or any(n < PATCH_PX or n % PATCH_PX for n in config.crop_px):
+    with; with makes_labels False the latter pass, so that labels that are there stay usable.
+    `where` is what messages call the config."""
+    recipe_network.check(config, where)
+    sides = config.crop_px
+    if not _are_two_whole(sides) or any(n < PATCH_PX or n % PATCH_PX for n in sides):
         raise ConfigError(
-            f"config.crop_px={config.crop_px} must be (height, width), both multiples of {PATCH_PX}"
+            f"{where}.crop_px={sides} must be (height, width), both multiples of {PATCH_PX}"
         )
-    for name in POSITIVE:
-        if _value(config, name, 1) <= 0:
-            raise ConfigError(f"config.{name}={_value(config, name, 1)} must be above zero")
+    _check_numbers(config, where)
     if config.keep_checkpoints < 2:
         raise ConfigError(
-            f"config.keep_checkpoints={config.keep_checkpoints} must be at least 2: the newest may "
-            "be damaged"
+            f"{where}.keep_checkpoints={config.keep_checkpoints} must be at least 2: the newest "
+            "may be damaged"
         )
-    for name in NOT_NEGATIVE:
-        if _value(config, name, 0) < 0:
-            raise ConfigError(f"config.{name}={_value(config, name, 0)} must not be negative")
-    for name in SHARES:
-        if not 0 <= _value(config, name, 0) < 1:
-            raise ConfigError(f"config.{name}={_value(config, name, 0)} must be from 0 to below 1")
     window = tuple(config.profile)
-    if window and (len(window) != 2 or not 1 <= window[0] < window[1]):
+    if window and not (_are_two_whole(window) and 1 <= window[0] < window[1]):
         raise ConfigError(
-            f"config.profile={window} must be two steps, the first one first and at least 1: the "
+            f"{where}.profile={window} must be two steps, the first one first and at least 1: the "
             "profile is of those after it, up to the second; or ()"
         )
     for kind, images in config.batch.items():
         if images < 1:
-            raise ConfigError(f"config.batch.{kind}={images} must be at least 1")
-    recipe_data.check(config)
+            raise ConfigError(f"{where}.batch.{kind}={images} must be at least 1")
+    recipe_data.check(config, where)
     if makes_labels and folders.uses_labels(config):
-        _check_label_size(config)
+        _check_label_size(config, where)
     if folders.trains_teacher(config):
-        check(config.teacher)
+        check(config.teacher, f"{where}.teacher")
 
 
-def _check_label_size(config):
+def _are_two_whole(values):
+    return len(values) == 2 and all(isinstance(value, int) for value in values)
+
+
+def _check_numbers(config, where):
+    """Whatever is compared with NaN is false: every test asks for what must be true."""
+    for name in SIDES:
+        if not _value(config, name, PATCH_PX) >= PATCH_PX:
+            raise ConfigError(
+                f"{where}.{name}={_value(config, name, 0)} must be at least {PATCH_PX}, a patch"
+            )
+    for name in POSITIVE:
+        if not 0 < _value(config, name, 1) < math.inf:
+            raise ConfigError(
+                f"{where}.{name}={_value(config, name, 1)} must be above zero, and finite"
+            )
+    for name in NOT_NEGATIVE:
+        if not 0 <= _value(config, name, 0) < math.inf:
+            raise ConfigError(
+                f"{where}.{name}={_value(config, name, 0)} must be finite, and must not be negative"
+            )
+    for name in SHARES:
+        if not 0 <= _value(config, name, 0) < 1:
+            raise ConfigError(f"{where}.{name}={_value(config, name, 0)} must be from 0 to below 1")
+    if not -1 <= _value(config, "objective.margin", 0) <= 1:
+        raise ConfigError(
+            f"{where}.objective.margin={config.objective.margin} must be a cosine, from -1 to 1"
+        )
+
+
+def _check_label_size(config, where):
     side = config.label_short_side_px
     if side % PATCH_PX:
         lower = max(1, side // PATCH_PX) * PATCH_PX
         raise ConfigError(
-            f"config.label_short_side_px={side} (config.short_side_px unless it is set) must be a "
+            f"{where}.label_short_side_px={side} ({where}.short_side_px unless it is set) must be a "
             f"multiple of {PATCH_PX}, such as {lower} or {lower + PATCH_PX}; labels that were made "
             "with it can still be trained on, with --job=train"
         )
@@ -103,17 +131,17 @@ def _value(config, name, default):
         return default
 
 
-def check_trainable(config, *, devices=None):
+def check_trainable(config, where="config", *, devices=None):
     """Raises ConfigError for what all devices, or those given, or dav as it is, cannot train."""
     mesh = parallel.make_mesh(config.mesh.data, config.mesh.fsdp, devices=devices)
     for kind, size in config.batch.items():
         if size % (mesh.size * config.accumulate):
             raise ConfigError(
-                f"config.batch.{kind}={size} does not split over {mesh.size} devices"
+                f"{where}.batch.{kind}={size} does not split over {mesh.size} devices"
                 + (f" in {config.accumulate} parts" if config.accumulate > 1 else "")
                 + f"; choose a multiple of {mesh.size * config.accumulate}"
             )
-    recipe_network.check_starts(config)
+    recipe_network.check_starts(config, where)
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,30 @@ from dav.data.examples import decode_example, decode_target
 from dav.errors import ConfigError
 
 
-def check(config):
+def check(config, where="config"):
     """Raises ConfigError for data that no job could read."""
+    lists = {"data.labelled": config.data.labelled, "evaluation.sets": config.evaluation.sets}
+    lists |= {"data.unlabelled": config.data.get("unlabelled", ())}
+    for key, names in lists.items():
+        if not all(name and isinstance(name, str) for name in names):
+            raise ConfigError(f"{where}.{key}={names} must be names of data sets")
     for kind in config.batch:
         if not config.data[kind]:
             raise ConfigError(
-                f"config.data.{kind} is empty; name data sets, as "
-                f"--config.data.{kind}=\"('folder/NAME',)\""
+                f"{where}.data.{kind} is empty; name data sets, as "
+                f"--{where}.data.{kind}=\"('folder/NAME',)\""
             )
         names, weights = config.data[kind], weights_of(config, kind)
         if weights and len(weights) != len(names):
             raise ConfigError(
-                f"config.data.{kind}_weights={weights} must have one number for each of the "
+                f"{where}.data.{kind}_weights={weights} must have one number for each of the "
                 f"{len(names)} {kind} sets, or none"
             )
         if weights:
-            mixture.whole_shares(weights)
+            mixture.whole_shares(weights, f"{where}.data.{kind}_weights")
     if config.data.get("workers", 0) < -1:
         raise ConfigError(
-            f"config.data.workers={config.data.workers} must be a number of processes, 0 for "
+            f"{where}.data.workers={config.data.workers} must be a number of processes, 0 for "
             "threads, or -1 for a process a core"
         )
 

@@ -13,29 +13,34 @@ from dav.models.vit import PATCH_PX
 from dav.weights import load
 
 
-def check(config):
+def check(config, where="config"):
     """Raises ConfigError for a network that there is not."""
     model = config.model
     choices = {"size": SIZES, "version": (1, 2), "dtype": DTYPES, "remat": POLICIES}
     for name, known in choices.items():
         if model[name] not in known:
             raise ConfigError(
-                f"config.model.{name}={model[name]!r} is not known; known: "
+                f"{where}.model.{name}={model[name]!r} is not known; known: "
                 f"{', '.join(map(str, known))}"
             )
 
 
-def check_starts(config):
+def check_starts(config, where="config"):
     """Raises ConfigError for weights to start from that are not there."""
     model = config.model
     if config.recipe == "finetune" and not model.weights:
-        raise ConfigError("config.model.weights is empty; name the weights to fine-tune")
-    for name, spec in (("encoder_init", model.encoder_init), ("weights", model.weights)):
-        if spec in ("", "random") or spec.startswith("hf:") or Path(spec).expanduser().exists():
+        raise ConfigError(f"{where}.model.weights is empty; name the weights to fine-tune")
+    specs = {"model.encoder_init": model.encoder_init, "model.weights": model.weights}
+    specs |= {"teacher_weights": config.get("teacher_weights", "")}
+    for name, spec in specs.items():
+        of_encoder = name == "model.encoder_init"
+        if not spec or spec.startswith("hf:") or Path(spec).expanduser().exists():
+            continue
+        if spec == "random" and of_encoder:
             continue
         raise ConfigError(
-            f"config.model.{name}={spec!r}: no such file; it is "
-            + ("random, or the weights of an encoder, " if name == "encoder_init" else "weights, ")
+            f"{where}.{name}={spec!r}: no such file; it is "
+            + ("random, or the weights of an encoder, " if of_encoder else "weights, ")
             + "as a .pth, .safetensors, folder, or hf:org/name"
         )
 

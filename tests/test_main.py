@@ -4,6 +4,8 @@ import errno
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 from dav.main import main
@@ -33,6 +35,7 @@ def refuse(capsys, *arguments):
         ([STUDENT, "train"], "unexpected argument 'train'"),
         (["--config=configs/nothing.py"], "configs/nothing.py"),
         (["--job=plan"], "--config=FILE is missing"),
+        (["--config=", "--config.steps=3"], "--config=FILE is missing"),
     ],
 )
 def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
@@ -47,16 +50,21 @@ def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
     [
         ("--config.model.size=enormous", "model.size='enormous' is not known; known: mini"),
         ("--config.crop_px=(100, 100)", "multiples of 14"),
-        ("--config.mesh.fsdp=3", "does not use the 1 devices"),
+        ("--config.mesh.fsdp=3", "dav: config.mesh.fsdp=3 does not divide the 1 device"),
         ("--config.data.labelled=('sample/kitchen',)", "sample/kitchen"),
         ("--config.model.encoder_init=dinov2", "encoder_init"),
         ("--config.steps=0", "config.steps=0"),
         ("--config.mesh.fsdp=0", "config.mesh.fsdp=0"),
         ("--config.batch.unlabelled=0", "config.batch.unlabelled=0"),
-        ("--config.teacher.batch.labelled=0", "config.batch.labelled=0"),
+        ("--config.teacher.batch.labelled=0", "dav: config.teacher.batch.labelled=0"),
+        ("--config.teacher.steps=0", "dav: config.teacher.steps=0 must be above"),
+        ("--config.teacher.model.dtype=half", "dav: config.teacher.model.dtype='half' is not"),
+        ("--config.teacher.data.labelled=()", "dav: config.teacher.data.labelled is empty"),
+        ("--config.teacher.model.encoder_init=none", "config.teacher.model.encoder_init='none'"),
+        ("--config.teacher.accumulate=3", "config.teacher.batch.labelled=8 does not split"),
         ("--config.label_batch=0", "config.label_batch=0"),
         ("--config.label_lease_s=0.0", "config.label_lease_s=0.0 must be above"),
-        ("--config.label_wait_s=-1.0", "config.label_wait_s=-1.0 must not be negative"),
+        ("--config.label_wait_s=-1.0", "config.label_wait_s=-1.0 must be finite"),
         ("--config.data.unlabelled=()", "config.data.unlabelled is empty"),
         ("--config.evaluation.max_depth_m=-1.0", "max_depth_m"),
         ("--config.accumulate=3", "does not split over 1 devices in 3 parts"),
@@ -65,6 +73,56 @@ def test_wrong_usage_is_refused(capsys, tmp_path, arguments, message):
 def test_a_config_that_cannot_run_is_refused(capsys, tmp_path, override, message):
     code, said = refuse(capsys, STUDENT, override, f"--workdir={tmp_path}")
     assert code == 2 and message in said
+
+
+@pytest.mark.parametrize("job", ["plan", "auto", "prepare"])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.data.labelled=('foo'", "data set \"('foo'\" is not in"),
+        ("--config.teacher.data.labelled=('foo/bar',)", "data set 'foo/bar' is not in"),
+        ("--config.data.unlabelled=('folder/a b',)", "is called folder/NAME"),
+        (
+            "--config.evaluation.split=foo",
+            "split='foo' is none of sample/icl; it has heldout, train",
+        ),
+    ],
+)
+def test_data_sets_and_splits_that_there_cannot_be_are_refused_at_once(
+    capsys, tmp_path, job, override, message
+):
+    code, said = refuse(capsys, STUDENT, override, f"--job={job}", f"--workdir={tmp_path}")
+    assert code == 2 and message in said and not list(tmp_path.iterdir())
+
+
+def test_a_split_that_ones_own_set_lacks_is_told_when_the_set_is_made(capsys, tmp_path):
+    random, raw = np.random.default_rng(0), tmp_path / "raw/folder/pair"
+    for name, pixels in (
+        ("rgb", random.integers(0, 256, (30, 40, 3), np.uint8)),
+        ("depth", random.integers(500, 900, (30, 40), np.uint16)),
+    ):
+        (raw / name).mkdir(parents=True)
+        cv2.imwrite(str(raw / name / "1.png"), pixels)
+    (raw / "dataset.yaml").write_text("images: rgb/*.png\ndepth: depth/*.png\nunit: mm\n")
+    options = [f"--config.data.raw={tmp_path / 'raw'}", "--config.evaluation.split=test"]
+    options += [f"--config.{key}=('folder/pair',)" for key in ("data.labelled", "evaluation.sets")]
+    config = "--config=configs/teacher.py"
+    command = [config, *options, "--job=prepare", f"--workdir={tmp_path}"]
+    code, said = refuse(capsys, *command)
+    assert code == 2 and "split='test' is none of folder/pair; it has train" in said
+    made = tmp_path / "data/folder/pair/1.0.0"
+    for name in ("dataset_info.json", "folder_pair-train.array_record-00000-of-00001"):
+        (made / name).write_bytes(b"{")  # damage is repaired first
+    assert refuse(capsys, *command) == (code, said)
+
+
+@pytest.mark.parametrize("job", ["plan", "auto"])
+@pytest.mark.parametrize("key", ["teacher_weights", "teacher.model.encoder_init"])
+def test_weights_that_are_not_there_are_refused_before_data_is_prepared(capsys, tmp_path, job, key):
+    override = f"--config.{key}=nope"
+    code, said = refuse(capsys, STUDENT, override, f"--job={job}", f"--workdir={tmp_path}")
+    assert code == 2 and f"config.{key}='nope': no such file" in said
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("preset", ["vits", "vitb", "vitl"])

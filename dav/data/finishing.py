@@ -1,6 +1,7 @@
 """What stands beside the shards of a finished data set: report, TFDS's metadata, checksums."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 from dav.data.frames import Builder
 from dav.files import checksum, read_json, write_json
@@ -17,7 +18,7 @@ def lasting(options):
     return kept
 
 
-def finish(builder: Builder, staged, work, options):
+def finish(builder: Builder, raw, staged, work, options):
     """Report, TFDS's metadata, and the checksums that mark the set as finished."""
     parts = {split: [read_json(s.part) for s in group] for split, group in work.items()}
     report = {
@@ -33,6 +34,8 @@ def finish(builder: Builder, staged, work, options):
             for split, group in parts.items()
         },
     }
+    if builder.description:
+        report["description"] = builder.description(Path(raw))
     write_json(staged / REPORT, report)
     _write_metadata(builder, staged, parts)
     everything = [shard for group in work.values() for shard in group]

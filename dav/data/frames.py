@@ -73,3 +73,4 @@ class Builder:
     version: str = "1.0.0"
     sky_unmarked: bool = False  # its maps do not tell the skies in its images: masks have to
     keep_images: bool = True  # False: images may be stored smaller and as JPEG
+    description: Callable | None = None  # (raw: Path) → digest of what its owner says of the files

@@ -84,6 +84,13 @@ def find_sets(folder):
     return found
 
 
+def place_of(version_folder):
+    """ROOT/NAME/VERSION → (ROOT, NAME); NAME may have two parts, as its report tells."""
+    folder = version_folder.absolute().parent
+    parts = _report(version_folder).get("name", "").count("/") + 1
+    return folder.parents[parts - 1], "/".join(folder.parts[-parts:])
+
+
 def look(folder, *, most_records=1000, examples=12, tell=lambda done, total: None):
     """The View of the data set in one version folder.
 

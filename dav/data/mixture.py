@@ -114,19 +114,20 @@ class Mixed:
         return self.orders[part][period * self.shares[part] + rank]
 
 
-def whole_shares(weights):
+def whole_shares(weights, name="weights"):
     """Weights → the smallest whole numbers in the same proportion, taken as they are written:
-    (0.3, 0.7) → (3, 7). Raises ConfigError for weights that are not positive numbers."""
+    (0.3, 0.7) → (3, 7). Raises ConfigError, calling them `name`, for weights that are not positive
+    numbers."""
     try:
         exact = [Fraction(str(weight)) for weight in weights]
     except ValueError:
-        raise ConfigError(f"weights {tuple(weights)} must be numbers") from None
+        raise ConfigError(f"{name}={tuple(weights)} must be numbers") from None
     if min(exact) <= 0:
-        raise ConfigError(f"weights {tuple(weights)} must be above zero")
+        raise ConfigError(f"{name}={tuple(weights)} must be above zero")
     whole = [part * math.lcm(*(other.denominator for other in exact)) for part in exact]
     shares = tuple(int(part / math.gcd(*map(int, whole))) for part in whole)
     if sum(shares) > LARGEST_PERIOD:
         raise ConfigError(
-            f"weights {tuple(weights)} repeat only after {sum(shares)} examples; round them"
+            f"{name}={tuple(weights)} repeat only after {sum(shares)} examples; round them"
         )
     return shares

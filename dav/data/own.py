@@ -59,7 +59,8 @@ def read_description(raw):
 
 
 def digest(raw):
-    """Of what dataset.yaml says: a build that was begun with another must not be continued."""
+    """Of what dataset.yaml says, "" without one: what was begun or made with another is another
+    set."""
     return checksum(Path(raw) / FILE)[:16]
 
 

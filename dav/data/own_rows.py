@@ -108,6 +108,15 @@ def _by_patterns(raw, description):
 
 def _check_wildcards(wanted, description):
     """Files belong together by what the wildcards stand for, so all patterns need the same."""
+    for key, pattern in wanted.items():
+        for token in _tokens(pattern):
+            try:
+                re.compile(_expression(token))
+            except re.error:
+                raise DavError(
+                    f"{description.path}: {key}: {pattern}: no character fits {token}; ranges go "
+                    "upwards, as in [a-z]"
+                ) from None
     wild = {key: re.findall(WILDCARD, pattern) for key, pattern in wanted.items()}
     for key, pattern in wanted.items():
         if len(wild[key]) != len(wild["images"]):

@@ -43,6 +43,7 @@ def prepare(root, name, *, raw=None, options=None, run=building.in_process, tell
 
     Does nothing to a finished set whose files have the recorded checksums, nor to one that was
     built elsewhere; continues an unfinished one; of a damaged one, rebuilds the damaged shards.
+    Raises ConfigError for a finished set that was made from another description than `raw` has.
     `run(shards, tell)` does the work (building.py, beam.py) and calls tell(done items, total items,
     images). Returns the folder.
     """
@@ -54,6 +55,8 @@ def prepare(root, name, *, raw=None, options=None, run=building.in_process, tell
     if not str(root).isprintable():
         raise ConfigError(f"the folder {str(root)!r} must have a name of plain text")
     damaged = damaged_files(folder) if folder else []
+    if folder and not {MARKER, REPORT} & set(damaged):
+        _check_description(folder, builder, raw)
     if folder and not damaged:
         _options(folder, options)
         return folder
@@ -96,6 +99,18 @@ def _reopen(final, staged, suspects):
     (staged / MARKER).unlink(missing_ok=True)
 
 
+def _check_description(folder, builder, raw):
+    """Who changed what maps mean must not take what was built before for the new set."""
+    if not builder.description or raw is None or not Path(raw).is_dir():
+        return
+    made = read_json(folder / REPORT).get("description")  # sets of earlier versions have none
+    if made is not None and made != builder.description(Path(raw)):
+        raise ConfigError(
+            f"{folder} was made from another dataset.yaml than {raw} has now; delete {folder} to "
+            "build it anew"
+        )
+
+
 def _options(folder, options):
     """The options of a set, finished or not: those that it was begun with. Raises ConfigError if
     other ones are given."""
@@ -131,7 +146,7 @@ def _build(builder: Builder, splits, raw, staged, final, options, run, tell):
         raise DavError(_nothing(builder, raw, parts))
     if not any(part["targets"] for part in parts):
         _drop_duplicates(everything)
-    finish(builder, staged, work, options)
+    finish(builder, raw, staged, work, options)
     os.replace(staged, final)
     return final
 
@@ -178,17 +193,17 @@ def _some(names):
 
 
 def _check_plan(staged, builder, splits, options):
-    """What a build was begun from must not change until it is finished."""
+    """What a build was begun from must not change until it is finished, once a shard of it is."""
     digest = hashlib.sha256(repr(sorted(splits.items())).encode()).hexdigest()
     counts = {split: len(items) for split, items in splits.items()}
     plan = {"name": builder.name, "version": builder.version, "items": counts}
     plan |= {"sha256": digest, "options": lasting(options)}
     path = staged / PLAN
+    if not any(staged.glob("parts/*.json")):
+        shutil.rmtree(staged)  # what is left there belongs to no finished shard
     if not path.exists():
         write_json(path, plan)
-        return
-    begun = read_json(path)
-    if plan != begun:
+    elif plan != read_json(path):
         raise DavError(
             f"{staged} was begun with other files in the raw folder; restore them to continue, or "
             "delete it to begin anew"

@@ -14,12 +14,19 @@ AXES = ("data", "fsdp")
 
 
 def make_mesh(data=-1, fsdp=1, *, devices=None):
-    """A mesh over all devices, or over those given; data=-1 takes what fsdp leaves."""
+    """A mesh over all devices, or over those given; data=-1 takes what fsdp leaves.
+
+    Raises ConfigError for sizes, config.mesh.data and config.mesh.fsdp, that do not use them all.
+    """
     devices = jax.devices() if devices is None else devices
+    there = f"the {len(devices)} device{'s' * (len(devices) != 1)}"
+    if data == -1 and len(devices) % fsdp:
+        raise ConfigError(f"config.mesh.fsdp={fsdp} does not divide {there}")
     data = len(devices) // fsdp if data == -1 else data
     if data * fsdp != len(devices) or data < 1:
         raise ConfigError(
-            f"mesh data={data} × fsdp={fsdp} does not use the {len(devices)} devices there are"
+            f"config.mesh.data={data} × config.mesh.fsdp={fsdp} does not use {there}; "
+            "config.mesh.data=-1 takes what fsdp leaves"
         )
     return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 

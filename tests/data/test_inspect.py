@@ -158,6 +158,14 @@ def test_several_sets_stand_on_one_page_with_an_overview(tmp_path, prepare_set):
     assert inspect.find_sets(tmp_path.parent)  # one above ROOT
 
 
+def test_progress_names_a_set_as_it_is_called(tmp_path, prepare_set, capsys):
+    prepare_set(tmp_path, "deep/one", {"train": [frame_of(0)]})
+    prepare_set(tmp_path, "plain", {"train": [frame_of(0)]})
+    written(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["deep/one", "plain"]
+
+
 def test_links_are_followed(tmp_path, prepare_set):
     prepare_set(tmp_path / "disk", "one", {"train": [frame_of(0)]})
     (tmp_path / "root").mkdir()

@@ -229,6 +229,20 @@ def test_other_files_or_options_in_the_middle_are_refused(catalogued, tmp_path):
         build(tmp_path / "out", raw)
 
 
+def test_a_build_of_which_nothing_is_finished_begins_anew_with_other_files(catalogued, tmp_path):
+    raw = tiny.write_pictures(tmp_path / "raw", 9, labelled=True)
+    (raw / "0000.npy").unlink()
+    with pytest.raises(DavError, match=r"0000\.npy is missing"):
+        build(tmp_path / "out", raw, "tiny/depth")
+    staged = tmp_path / "out/tiny/depth/1.0.0.incomplete"
+    left = staged / "tiny_depth-train.array_record-00002-of-00003"  # killed before its part file
+    left.write_bytes(b"x")
+    for number in (0, 8):
+        (raw / f"{number:04d}.jpg").unlink()
+    folder = build(tmp_path / "out", raw, "tiny/depth")
+    assert report(folder)["records"] == 7 and not (folder / left.name).exists()
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 def test_worker_processes_build_the_same_bytes(catalogued, tmp_path, processes):
     raw = tiny.write_pictures(tmp_path / "raw", 14)

@@ -18,5 +18,7 @@ def test_small_arrays_and_a_mesh_without_fsdp_stay_whole():
 
 
 def test_a_mesh_that_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match="does not use"):
+    with pytest.raises(ConfigError, match=r"mesh.data=3 × config.mesh.fsdp=2 does not use the"):
         parallel.make_mesh(3, 2)
+    with pytest.raises(ConfigError, match=r"^config.mesh.fsdp=3 does not divide the 2 devices"):
+        parallel.make_mesh(-1, 3, devices=jax.devices() * 2)

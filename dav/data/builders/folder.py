@@ -35,7 +35,7 @@ def make(name):
         raise ConfigError(
             f"data set {name!r}: one's own data is called folder/NAME, of letters, digits, _ and -"
         )
-    return Builder(name, "own", plan, read, keep_images=False)
+    return Builder(name, "own", plan, read, keep_images=False, description=digest)
 
 
 def plan(raw):
@@ -129,9 +129,10 @@ def _unlabelled(path, name, *, described):
     with reading(path):
         content = path.read_bytes()
     if not described and _is_map(content):
-        raise DavError(
+        return Skipped(
+            name,
             f"{path} is a grey image of 16 bits or more: a depth map? Describe which files are "
-            f"images in {path.parent}/{FILE} or above (images: rgb/*.jpg); see docs/own_data.md"
+            f"images in {path.parent}/{FILE} or above (images: rgb/*.jpg); see docs/own_data.md",
         )
     return Frame(name, content)
 

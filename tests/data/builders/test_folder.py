@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from raw_files import build, ramp, stored, stored_disparity, write_image, write_steps
 
+from dav import prepare as job
+from dav.data import prepare
 from dav.data.builders import folder
 from dav.data.frames import DEPTH, DEPTH_M, DISPARITY, Frame, Skipped
 from dav.data.own import PARSERS, read_description
 from dav.data.own_rows import Row, fill, match, name_rows, natural
 from dav.errors import ConfigError, DavError
+from dav.files import checksum, read_json, write_json
 
 BUILDER = folder.make("folder/garage")
 PAIRS = "images: rgb/*.png\ndepth: depth/*.png\nunit: mm\n"
@@ -83,8 +86,9 @@ def test_what_cannot_be_decoded_is_left_to_the_engine(tmp_path):
 def test_depth_maps_are_not_taken_for_photographs(tmp_path, suffix):
     write_image(tmp_path / "rgb/1.png")
     write_steps(tmp_path / f"depth/1.{suffix}", ramp())
-    with pytest.raises(DavError, match=rf"depth/1\.{suffix}.*16 bits.*images: rgb/\*\.jpg"):
-        build(BUILDER, tmp_path)
+    left_out, image = build(BUILDER, tmp_path)["train"]
+    assert isinstance(image, Frame) and isinstance(left_out, Skipped)
+    assert re.search(rf"depth/1\.{suffix}.*16 bits.*images: rgb/\*\.jpg", left_out.reason)
     found = build(BUILDER, describe(tmp_path, "images: rgb/*.png"))
     assert ids(found["train"]) == ["rgb/1"] and found["train"][0].target is None
 
@@ -141,6 +145,13 @@ def test_missing_partners_are_counted_and_named(pairs, gone, told):
     (pairs / gone).unlink()
     with pytest.raises(DavError, match=told):
         BUILDER.plan(pairs)
+
+
+@pytest.mark.parametrize("wild", ["[z-a]", "[!]"])
+def test_character_ranges_that_mean_nothing_are_named(pairs, wild):
+    told = re.escape(f"dataset.yaml: images: rgb/{wild}*.png: no character fits {wild}")
+    with pytest.raises(DavError, match=told):
+        BUILDER.plan(describe(pairs, f"images: rgb/{wild}*.png"))
 
 
 @given(
@@ -469,6 +480,45 @@ def test_an_unreadable_folder_is_named(pairs):
     (pairs / "rgb").chmod(0)
     with pytest.raises(DavError, match="cannot read the folder"):
         BUILDER.plan(pairs)
+
+
+# A finished set
+
+
+def test_a_finished_set_is_not_that_of_another_description(pairs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    made = job.prepare_set("folder/garage", out, raw=pairs)
+    assert "train 3" in made and "already" not in made
+    again = job.prepare_set("folder/garage", out, raw=pairs)
+    assert again == f"{made}; already prepared, nothing read from {pairs}"
+    assert job.prepare_set("folder/garage", out) == made
+    describe(pairs, PAIRS.replace("mm", "cm"))
+    stood = out / "folder/garage/1.0.0"
+    with pytest.raises(ConfigError, match=rf"{stood} was made from another dataset\.yaml than"):
+        prepare.prepare(out, "folder/garage", raw=pairs)
+    (stood / "features.json").unlink()  # damage, which would be repaired, changes nothing in that
+    with pytest.raises(ConfigError, match="another dataset"):
+        prepare.prepare(out, "folder/garage", raw=pairs)
+    assert stood.is_dir()
+    describe(pairs, PAIRS)
+    (stood / "report.json").write_text("{")
+    assert job.prepare_set("folder/garage", out, raw=pairs) == made
+
+
+def test_photographs_that_a_description_came_to_are_another_set(tmp_path, tmp_path_factory):
+    write_image(tmp_path / "rgb/1.png")
+    out = tmp_path_factory.mktemp("out")
+    folder = prepare.prepare(out, "folder/garage", raw=tmp_path)
+    describe(tmp_path, "images: rgb/*.png")
+    with pytest.raises(ConfigError, match="another dataset"):
+        prepare.prepare(out, "folder/garage", raw=tmp_path)
+    report = read_json(folder / "report.json")  # as sets had it before
+    del report["description"]
+    write_json(folder / "report.json", report)
+    sums = read_json(folder / "checksums.json")
+    sums["report.json"] = checksum(folder / "report.json")
+    write_json(folder / "checksums.json", sums)
+    assert prepare.prepare(out, "folder/garage", raw=tmp_path) == folder
 
 
 # Real pairs
