@@ -11,6 +11,7 @@ import numpy as np
 
 from dav import folders, prepare, recipe, recipe_network
 from dav.data import sources
+from dav.errors import DavError
 from dav.models.depth_anything import SIZES
 from dav.runtime import perf
 from dav.runtime.telemetry import format_duration
@@ -138,13 +139,13 @@ def time_lines(config, trainer, peak, mfu):
 
 
 def volume_lines(config, paths):
-    """Bytes of images and labels."""
+    """Bytes of images and labels. Raises DavError for a shard of images that is missing."""
     lines = []
     for kind in config.batch:
         images, origin = count_images(config, paths, kind)
         if origin == COUNTED:
-            stored = sum(path.stat().st_size for path in shard_counts(config, paths, kind))
-            lines.append(f"data       {kind}: {images:,} images, {giga(stored)}, {origin}")
+            stored = giga(stored_bytes(shard_counts(config, paths, kind)))
+            lines.append(f"data       {kind}: {images:,} images, {stored}, {origin}")
         elif images:
             stored = giga(images * STORED_BYTES[kind])
             lines.append(f"data       {kind}: {images:,} images, {origin}, about {stored} stored")
@@ -153,6 +154,14 @@ def volume_lines(config, paths):
         size = images * LABEL_BYTES_PER_PX * short_px * short_px * 4 / 3
         lines.append(f"labels     {images:,} of about 4:3 at {short_px} px, about {giga(size)}")
     return lines
+
+
+def stored_bytes(shards):
+    """Bytes of these files together. Raises DavError for one that is missing."""
+    try:
+        return sum(path.stat().st_size for path in shards)
+    except FileNotFoundError as error:
+        raise DavError(f"{error.filename} is missing; {sources.REBUILD}") from None
 
 
 def count_images(config, paths, kind):

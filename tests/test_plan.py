@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 import sys
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from dav import folders, plan, plan_costs, plan_topology, recipe
-from dav.errors import ConfigError
+from dav.errors import ConfigError, DavError
 from dav.main import parse
 from dav.models import remat
 from dav.models.depth_anything import SIZES, Architecture
@@ -95,6 +96,15 @@ def test_data_that_is_there_is_counted(sample_root, tmp_path):
     )
     said = "\n".join(plan_costs.volume_lines(config, paths))
     assert f"unlabelled: {images:,} images, {plan_costs.giga(stored)}, counted" in said
+
+
+def test_a_missing_shard_of_images_says_how_it_comes_back(sample_root, tmp_path):
+    shutil.copytree(sample_root, tmp_path / "data")
+    gone = tmp_path / "data/sample/photos/1.0.0/sample_photos-train.array_record-00001-of-00004"
+    gone.unlink()
+    config = config_of("student.py", f"--config.data.root={tmp_path / 'data'}")
+    with pytest.raises(DavError, match=f"{gone} is missing; .* --job=prepare"):
+        plan_costs.volume_lines(config, folders.make_paths(config, tmp_path))
 
 
 def test_an_unknown_device_has_no_hours(tmp_path):
