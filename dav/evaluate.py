@@ -32,7 +32,7 @@ from pathlib import Path
 
 from dav import main as entry
 from dav.errors import ConfigError
-from dav.files import hold, read_json, write_json
+from dav.files import hold, write_json
 from dav.runtime import processes
 from dav.runtime.interrupts import stop_request
 from dav.runtime.memory import keep_freed_memory

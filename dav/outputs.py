@@ -216,9 +216,8 @@ def settings_of(options):
         newest = max(one.stat().st_mtime for one in (path, *inside))
         changed = datetime.fromtimestamp(newest).isoformat(" ", "seconds")
         weights = f"{path.resolve()} of {changed}"
-    names = ("size_px", "dtype", "aspect_buckets")
-    settings = {"weights": weights, **{name: getattr(options, name) for name in names}}
-    settings["size_px"] = options.size_px or "as trained"
+    settings = {"weights": weights, "size_px": options.size_px or "as trained"}
+    settings |= {"dtype": options.dtype, "aspect_buckets": options.aspect_buckets}
     if COLORED & set(options.save):
         settings["colormap"] = options.colormap
     return settings

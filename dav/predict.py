@@ -16,7 +16,7 @@ import sys
 import warnings
 
 from dav.errors import ConfigError
-from dav.main import INTERRUPTED, explain, fail
+from dav.failure import INTERRUPTED, explain, fail
 from dav.runtime import streams
 from dav.runtime.interrupts import stop_request
 

@@ -118,9 +118,9 @@ def _check_label_size(config, where):
     if side % PATCH_PX:
         lower = max(1, side // PATCH_PX) * PATCH_PX
         raise ConfigError(
-            f"{where}.label_short_side_px={side} ({where}.short_side_px unless it is set) must be a "
-            f"multiple of {PATCH_PX}, such as {lower} or {lower + PATCH_PX}; labels that were made "
-            "with it can still be trained on, with --job=train"
+            f"{where}.label_short_side_px={side} ({where}.short_side_px unless it is set) must be "
+            f"a multiple of {PATCH_PX}, such as {lower} or {lower + PATCH_PX}; labels that were "
+            "made with it can still be trained on, with --job=train"
         )
 
 

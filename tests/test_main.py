@@ -179,7 +179,7 @@ def test_a_workdir_that_is_a_file_is_named(capsys, tmp_path, job):
 
 def test_a_full_disk_counts_more_than_the_stop_it_spoiled(capsys):
     from dav.errors import Stopped
-    from dav.main import explain
+    from dav.failure import explain
 
     full = OSError(errno.ENOSPC, "No space left on device")
     full.__context__ = Stopped("stopped, and saved")
@@ -187,7 +187,7 @@ def test_a_full_disk_counts_more_than_the_stop_it_spoiled(capsys):
 
 
 def test_a_full_quota_is_a_full_disk_whatever_library_says_so(capsys):
-    from dav.main import explain
+    from dav.failure import explain
 
     assert explain(RuntimeError("write failed: Disk quota exceeded [rank 0]")) == 1
     said = capsys.readouterr().err

@@ -246,9 +246,8 @@ def merge(folder, *, me):
     there = _line_times(folder)
     found = read_manifest(folder).items()
     lines = [line | {"line_ns": there[name]} for name, line in found if name in there]
-    _write_text(
-        folder, MERGED, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), me
-    )
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    _write_text(folder, MERGED, text, me)
 
 
 def is_merged(folder):

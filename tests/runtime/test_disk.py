@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from dav.errors import DavError, Stopped
-from dav.main import explain
+from dav.failure import explain
 from dav.runtime import disk
 
 
