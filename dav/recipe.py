@@ -23,7 +23,6 @@ POSITIVE = (
     "label_batch",
     "label_lease_s",
     "mesh.fsdp",
-    "optimizer.encoder_lr",
     "optimizer.decoder_lr",
     "accumulate",
     "stop_after_skipped",
@@ -35,6 +34,7 @@ NOT_NEGATIVE = (
     "label_wait_s",
     "objective.gradient_weight",
     "optimizer.clip_norm",
+    "optimizer.encoder_lr",  # 0: it stays as it is
     "optimizer.warmup_steps",
     "optimizer.weight_decay",
     "picture_every",

@@ -276,7 +276,8 @@ def test_processes_that_do_not_meet_say_so(too_late):
 
 
 CONNECTS = """
-import ctypes
+import ctypes, signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # even if the tests run under nohup
 from dav.runtime import processes
 with processes._own_last_words("late"):
     print("connects", flush=True)

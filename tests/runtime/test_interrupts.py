@@ -11,8 +11,16 @@ from conftest import ROOT
 from dav.runtime.interrupts import stop_request
 
 
+@pytest.fixture
+def hangups():
+    """They are not ignored, even if the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_one_asks_and_only_ctrl_c_then_interrupts(number):
+def test_the_first_one_asks_and_only_ctrl_c_then_interrupts(number, hangups):
     before = signal.getsignal(number)
     with stop_request() as stop:
         assert not stop
@@ -24,14 +32,11 @@ def test_the_first_one_asks_and_only_ctrl_c_then_interrupts(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_hangup_that_is_ignored_stays_ignored(monkeypatch):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_request() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_a_hangup_that_is_ignored_stays_ignored(hangups):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_request() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop
 
 
 WAITS = """
