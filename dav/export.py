@@ -10,9 +10,9 @@ Exit codes: 0 done; 2 wrong usage; 75 stopped on request; 1 anything else.
 
 import os
 import sys
-from pathlib import Path
 
 from dav import main as entry
+from dav.files import local_path
 
 LAYOUTS = ("official", "transformers")
 
@@ -45,7 +45,7 @@ def parse(argv):
     return {
         "spec": values.weights,
         "layout": values.layout,
-        "out": Path(os.path.expanduser(values.out)),
+        "out": local_path(values.out),
         "overwrite": values.overwrite,
     }
 
