@@ -62,8 +62,9 @@ def export(spec, layout, out, *, overwrite=False):
         raise ConfigError(f"--out={out} names a file, but the transformers layout is a folder")
     if os.path.exists(out) and not overwrite:
         raise ConfigError(f"--out={out} is there already; name another, or add --overwrite")
-    source = os.path.expanduser(spec)
-    if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
+    source = os.path.abspath(os.path.expanduser(spec))
+    places = [place for place in (source, os.path.dirname(source)) if os.path.exists(source)]
+    if os.path.exists(out) and any(os.path.samefile(out, place) for place in places):
         raise ConfigError(f"--out={out} is where the weights come from; name another")
     weights = load_weights(spec)
     (save_official if layout == "official" else save_transformers)(out, weights)
