@@ -28,11 +28,10 @@ start again to continue; 1 anything else.
 
 import dataclasses
 import sys
-from pathlib import Path
 
 from dav import main as entry
 from dav.errors import ConfigError
-from dav.files import hold, write_json
+from dav.files import hold, local_path, write_json
 from dav.runtime import processes
 from dav.runtime.interrupts import stop_request
 from dav.runtime.memory import keep_freed_memory
@@ -80,8 +79,8 @@ def parse(argv):
     evaluation_data.check(options)
     arguments = {
         "specs": split_list(values.weights),
-        "data": [Path(folder).expanduser() for folder in split_list(values.data)],
-        "out": Path(values.out).expanduser(),
+        "data": [local_path(folder) for folder in split_list(values.data)],
+        "out": local_path(values.out),
         "options": options,
     }
     return arguments, entry.values_of(entry.START_FLAGS, values)

@@ -10,9 +10,9 @@ Exit codes: 0 done; 2 wrong usage; 75 stopped on request; 1 anything else.
 
 import os
 import sys
-from pathlib import Path
 
 from dav import main as entry
+from dav.files import local_path
 
 LAYOUTS = ("official", "transformers")
 
@@ -45,7 +45,7 @@ def parse(argv):
     return {
         "spec": values.weights,
         "layout": values.layout,
-        "out": Path(os.path.expanduser(values.out)),
+        "out": local_path(values.out),
         "overwrite": values.overwrite,
     }
 
@@ -62,8 +62,9 @@ def export(spec, layout, out, *, overwrite=False):
         raise ConfigError(f"--out={out} names a file, but the transformers layout is a folder")
     if os.path.exists(out) and not overwrite:
         raise ConfigError(f"--out={out} is there already; name another, or add --overwrite")
-    source = os.path.expanduser(spec)
-    if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
+    source = os.path.abspath(os.path.expanduser(spec))
+    places = [place for place in (source, os.path.dirname(source)) if os.path.exists(source)]
+    if os.path.exists(out) and any(os.path.samefile(out, place) for place in places):
         raise ConfigError(f"--out={out} is where the weights come from; name another")
     weights = load_weights(spec)
     (save_official if layout == "official" else save_transformers)(out, weights)

@@ -22,7 +22,7 @@ from dav import inspect_set
 from dav import main as entry
 from dav.data import findings, inspect
 from dav.errors import ConfigError, DavError
-from dav.files import write_whole
+from dav.files import local_path, write_whole
 from dav.runtime.telemetry import Progress
 
 PLAIN_EVERY_RECORDS = 500
@@ -51,12 +51,12 @@ def parse(argv):
     rest = entry.read_flags(values, argv)
     if len(rest) != 1:
         raise ConfigError("one DIR is needed (--help shows the usage)")
-    folder = Path(rest[0]).expanduser()
+    folder = local_path(rest[0])
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; name that of a prepared data set, or one above")
     return {
         "folder": folder,
-        "out": Path(values.out).expanduser() if values.out else folder / "inspect.html",
+        "out": local_path(values.out) if values.out else folder / "inspect.html",
         "examples": values.examples,
         "most_records": values.records,
     }

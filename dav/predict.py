@@ -17,6 +17,7 @@ import warnings
 
 from dav.errors import ConfigError
 from dav.failure import INTERRUPTED, explain, fail
+from dav.files import local_path
 from dav.runtime import streams
 from dav.runtime.interrupts import stop_request
 
@@ -66,7 +67,7 @@ def parse(arguments):
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="image file, folder or glob")
     add("--weights", required=True, metavar="SPEC", help=WEIGHTS_HELP)
-    add("--out", required=True, type=os.path.expanduser, metavar="DIR", help="where the results go")
+    add("--out", required=True, metavar="DIR", help="where the results go")
     add("--save", type=parse_kinds, default=("color",), metavar="KIND,...", help=SAVE_HELP)
     add("--colormap", choices=viz.COLORMAPS, default="spectral", help="default: %(default)s")
     add("--size_px", type=int, metavar="N", help=SIZE_HELP)
@@ -84,6 +85,7 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     if not options.out:
         raise ConfigError("--out is empty; name a folder")
+    options.out = str(local_path(options.out))
     if options.batch_size is not None and options.batch_size < 1:
         raise ConfigError(f"--batch_size={options.batch_size} must be at least 1")
     return options

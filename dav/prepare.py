@@ -20,13 +20,12 @@ Exit codes: 0 done; 2 wrong usage; 75 stopped, run it again to continue; 1 anyth
 
 import dataclasses
 import functools
-from pathlib import Path
 
 from dav import main as entry
 from dav.data import building, catalog, shards
 from dav.data import prepare as engine
 from dav.errors import ConfigError, DavError
-from dav.files import read_json
+from dav.files import local_path, read_json
 from dav.runtime.telemetry import Progress
 
 PLAIN_LINES = 100  # where the progress is not shown live
@@ -74,8 +73,8 @@ def parse(argv):
     catalog.builder_of(rest[0])
     return {
         "name": rest[0],
-        "root": Path(values.out).expanduser(),
-        "raw": Path(values.raw).expanduser().absolute() if values.raw else None,
+        "root": local_path(values.out),
+        "raw": local_path(values.raw).absolute() if values.raw else None,
         "run": make_run(values.processes, beam_options if values.beam else None),
         "options": _options(values),
     }
@@ -86,7 +85,7 @@ def _options(values):
     names = [field.name for field in dataclasses.fields(shards.Options)]
     given = {name: values[name].value for name in names if values[name].present}
     if given.get("sky"):
-        given["sky"] = str(Path(given["sky"]).expanduser())
+        given["sky"] = str(local_path(given["sky"]))
     return shards.Options(**given) if given else None
 
 
@@ -201,7 +200,7 @@ def raw_folder(config, name):
     if the config does not say, or there is nothing."""
     if is_embedded(name) or not config.data.raw:
         return None
-    raw = Path(config.data.raw).expanduser()
+    raw = local_path(config.data.raw)
     folders = (raw / name, raw / name.partition("/")[0])
     return next((folder for folder in folders if folder.is_dir()), None)
 

@@ -20,10 +20,9 @@ Exit codes: 0 done; 2 wrong usage; 75 stopped, run it again to continue; 1 some 
 decoded, or anything else failed.
 """
 
-from pathlib import Path
-
 from dav import main as entry
 from dav.errors import ConfigError, DavError
+from dav.files import local_path
 from dav.runtime.telemetry import Progress
 
 # One that knows rooms too: a network of streets takes white ceilings for sky.
@@ -56,13 +55,13 @@ def parse(argv):
     rest = entry.read_flags(values, argv)
     if len(rest) != 1 or not values.out:
         raise ConfigError("one NAME and --out=MASKS are needed (--help shows the usage)")
-    raw = Path(values.raw).expanduser() if values.raw else None
+    raw = local_path(values.raw) if values.raw else None
     if raw is not None and not raw.is_dir():
         raise ConfigError(f"the raw folder {raw} does not exist")
     return {
         "builder": catalog.builder_of(rest[0]),
         "raw": raw,
-        "out": Path(values.out).expanduser(),
+        "out": local_path(values.out),
         "model": values.model,
         "size_px": values.size_px,
         "batch_size": values.batch_size,

@@ -103,6 +103,17 @@ def test_a_home_folder_in_the_spec_is_no_way_round(tmp_path, monkeypatch, capsys
     assert path.stat().st_ino == before.st_ino
 
 
+def test_the_folder_of_the_source_is_not_replaced(tmp_path, capsys):
+    path = tmp_path / "model" / "model.safetensors"
+    path.parent.mkdir()
+    save_official(path, random_weights(TINY, 0))
+    before = path.read_bytes()
+    arguments = (f"--weights={path}", "--layout=transformers", f"--out={path.parent}")
+    assert run(*arguments, "--overwrite") == 2
+    assert "is where the weights come from" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_a_file_of_torch_needs_a_name_in_utf_8(original, tmp_path, capsys):
     """Its archive carries the name inside; the other forms take any."""
     out = tmp_path / "b\udcff"

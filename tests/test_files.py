@@ -27,6 +27,25 @@ def test_a_run_in_a_bucket_is_refused_before_anything_is_made(dav, tmp_path, mon
     assert code == 2 and "gs://b/run is no path" in err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate --weights=w --data=gs://b/d --out=out",
+        "evaluate --weights=w --data=. --out=gs://b/o",
+        "predict photo.jpg --weights=w --out=gs://b/o",
+        "export --weights=w --layout=official --out=gs://b/o.pth",
+        "data.prepare hrwsi --raw=s3://b/raw --out=out",
+        "data.inspect gs://b/d",
+        "data.sky megadepth --raw=gs://b/raw --out=out",
+        "main --config=configs/student.py --compilation_cache=gs://b/c --job=plan",
+    ],
+)
+def test_no_command_takes_a_bucket_for_a_folder(start, command):
+    module, *arguments = command.split()
+    _, err = (process := start(*arguments, module=f"dav.{module}")).communicate(timeout=60)
+    assert process.returncode == 2 and "is no path; mount the bucket" in err, err
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
     def flock(*_):

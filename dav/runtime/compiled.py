@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from dav.errors import DavError
+from dav.files import local_path
 
 
 def default_folder():
@@ -26,9 +27,9 @@ def keep_programs(folder=None):
     if folder is None and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         folder = default_folder()
     if folder is not None:
-        folder = os.path.expanduser(folder)
+        folder = local_path(folder)
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             usable = os.access(folder, os.W_OK | os.X_OK)
         except (OSError, RuntimeError):
             usable = False
