@@ -219,16 +219,16 @@ The training step of each recipe of paper scale, compiled by TPU's own compiler 
 No TPU has run any of it: memory and traffic are what the compiler says, speed it does not tell.
 
 Images are those on one chip, labelled + unlabelled. Needed: state, frozen encoder, batch,
-temporaries and program of one chip. Estimate: what `--job=plan` reckons without compiling. Sent: by
-each chip in a step of the smallest batch, for weights and gradients; and its ratio to the formula
-(`expected_sent_bytes` in `dav/runtime/traffic.py`), with gradients summed in bfloat16, as the
-matrix products give them. Crops of 518×518 in bfloat16, nothing recomputed, no accumulation;
+temporaries and program of one chip. Estimate: what `--job=plan` reckons without compiling. Sent:
+by each chip in a step of the smallest batch, for weights and gradients; and its ratio to the
+formula (`expected_sent_bytes` in `dav/runtime/traffic.py`), with gradients summed in bfloat16, as
+the matrix products give them. Crops of 518×518 in bfloat16, nothing recomputed, no accumulation;
 `--config.accumulate`, `--config.model.remat` and `--config.mesh.fsdp` make room for more. Near a
-chip's limit memory hardly grows with the batch any more: there the compiler makes room by itself, by
-computing anew or in smaller parts, at a price in time that it does not tell. To compile in a third of
-the time, what the compiler does for speed alone is switched off (`QUICK_COMPILATION` in
-`dav/runtime/topology.py`): temporaries and traffic are the same, checked on the student of ViT-S, and
-the program is counted twice, as large as it gets when compiled in full.
+chip's limit memory hardly grows with the batch any more: there the compiler makes room by itself,
+by computing anew or in smaller parts, at a price in time that it does not tell. To compile in a
+third of the time, what the compiler does for speed alone is switched off (`QUICK_COMPILATION` in
+`dav/runtime/topology.py`): temporaries and traffic are the same, checked on the student of ViT-S,
+and the program is counted twice, as large as it gets when compiled in full.
 
 | {" | ".join(TITLES)} |
 |{"---|" * len(TITLES)}"""
