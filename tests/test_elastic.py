@@ -107,7 +107,7 @@ def test_a_lost_process_ends_the_other_with_a_clear_message(moved):
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(moved):
     each, stop = moved[1][1]
-    assert stop in (9, 10, 11)  # they have to ask each other
+    assert stop in (9, 10, 11), each  # they have to ask each other
     for code, _, err in each:
         assert code == 75 and "Traceback" not in err
         assert f"student: stopped, and saved at step {stop} of 16" in err
