@@ -200,7 +200,7 @@ def begin(workdir, compilation_cache, **others):
     if compilation_cache:
         from dav.runtime.compiled import keep_programs
 
-        own = os.path.join(os.path.expanduser(workdir), "compiled")
+        own = os.path.join(workdir, "compiled")
         keep_programs(own if compilation_cache == "workdir" else compilation_cache)
 
 

@@ -11,7 +11,6 @@ examples:
 """
 
 import argparse
-import os
 import sys
 import warnings
 
@@ -77,7 +76,6 @@ def parse(arguments):
     add("--overwrite", action="store_true", help="make anew what is there already")
     add(
         "--cache_dir",
-        type=os.path.expanduser,
         metavar="DIR",
         help="for compiled programs (default: the user's cache)",
     )
